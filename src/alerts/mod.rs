@@ -1,0 +1,1 @@
+//! The outbox's courier, and the rules for whom it may call.

@@ -1,0 +1,1 @@
+//! Watch, gather facts, decide, act, report.

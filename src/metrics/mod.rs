@@ -1,0 +1,1 @@
+//! Where samples come from, and how each data plane names its series.

@@ -1,0 +1,1 @@
+//! The release as a state machine: plan, facts, decision.

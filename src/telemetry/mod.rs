@@ -1,0 +1,1 @@
+//! Logs, our own metrics, health.
