@@ -257,9 +257,9 @@ pub enum OnInconclusive {
     /// Keep the weight until it can.
     #[default]
     Hold,
-    /// Take traffic off the canary.
+    /// Take traffic off the canary when it lasts for three intervals.
     RollBack,
-    /// Go on as if the check were not there. It never promotes by itself.
+    /// Go on as if the check were not there.
     Ignore,
 }
 

@@ -225,6 +225,12 @@ pub struct StepStatus {
     /// The deadline has passed, and that was said.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stalled: bool,
+    /// Since when the checks have had no data, or an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blind_since: Option<Time>,
+    /// That was said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub blind_told: bool,
 }
 
 /// Requests of one version, and how many of them failed.

@@ -1,1 +1,149 @@
-//! Watch, gather facts, decide, act, report.
+//! Watch, gather facts, decide, act, report: the only I/O with the cluster.
+//!
+//! A reconcile reads everything first (`gather`, `ask`), lets [`crate::release::decide`] say what
+//! is to be, writes the status with a precondition, and only then acts on the routes (`act`).
+
+mod act;
+mod ask;
+mod error;
+mod gather;
+mod memory;
+mod reconcile;
+mod stores;
+
+pub use error::Error;
+
+use crate::alerts::{Courier, Egress};
+use crate::api::{Canary, MANAGER, Time};
+use crate::metrics::Prometheus;
+use crate::telemetry::{self, Health, Numbers};
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use futures::StreamExt;
+use kube::runtime::controller::{Config as ControllerConfig, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Config};
+use memory::Memories;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use stores::Stores;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tracing::{error, info};
+
+/// What the platform has said by flags.
+#[derive(Debug)]
+pub struct Settings {
+    pub prometheus: Option<Prometheus>,
+    pub egress: Egress,
+    /// How long a data plane may take from accepting to splitting; by default what its profile says.
+    pub settle: Option<TimeDelta>,
+    pub listen: SocketAddr,
+}
+
+/// What every reconcile has at hand.
+struct Context {
+    client: Client,
+    stores: Stores,
+    prometheus: Option<Prometheus>,
+    settle: Option<TimeDelta>,
+    courier: Courier,
+    recorder: Recorder,
+    memories: Memories,
+    numbers: Arc<Numbers>,
+    health: Health,
+}
+
+impl Context {
+    /// The only clock of a reconcile.
+    fn now(&self) -> Time {
+        // Whole milliseconds, as they come back from the API server.
+        let now = chrono::Utc::now();
+        Time::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+    }
+}
+
+/// How many Canaries are looked at at once.
+const CONCURRENCY: u16 = 32;
+
+/// Runs the operator until it is told to stop.
+///
+/// # Errors
+/// When it cannot listen, or cannot make a client of the configuration.
+pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.write_timeout = Some(Duration::from_secs(15));
+    let client = Client::try_from(config).context("cannot make a client of the API server's address")?;
+    let health = Health::default();
+    let numbers = Arc::new(Numbers::default());
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (--listen)", settings.listen))?;
+    let server = tokio::spawn(telemetry::serve(listener, health.clone(), numbers.clone()));
+    operate(client, settings, health, numbers, stop_signal()).await;
+    server.abort();
+    info!("stopped");
+    Ok(())
+}
+
+async fn operate(
+    client: Client,
+    settings: Settings,
+    health: Health,
+    numbers: Arc<Numbers>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let (stores, watches) = Stores::watch(&client);
+    let (delivered, deliveries) = tokio::sync::mpsc::unbounded_channel();
+    let courier = Courier::start(client.clone(), settings.egress, delivered);
+    let reporter = Reporter { controller: MANAGER.into(), instance: None };
+    let controller = Controller::new(kube::Api::<Canary>::all(client.clone()), kube::runtime::watcher::Config::default())
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY));
+    let canaries = controller.store();
+    let deliveries = UnboundedReceiverStream::new(deliveries)
+        .map(|to: crate::alerts::Recipient| ObjectRef::<Canary>::new(&to.name).within(&to.namespace));
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        stores,
+        prometheus: settings.prometheus,
+        settle: settings.settle,
+        courier,
+        memories: Memories::default(),
+        numbers,
+        health,
+    });
+    info!("watching");
+    controller
+        .reconcile_on(watches.touched(canaries))
+        .reconcile_on(deliveries)
+        .graceful_shutdown_on(stop)
+        .run(reconcile::reconcile, reconcile::again_after_error, context)
+        .for_each(|result| async move {
+            if let Err(err) = result {
+                // Errors of a reconcile are logged where they happen; these are of the watches.
+                if !matches!(err, kube::runtime::controller::Error::ReconcilerFailed(..)) {
+                    error!(error = %err, "the controller met an error");
+                }
+            }
+        })
+        .await;
+}
+
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = interrupt.await;
+        }
+    }
+    info!("stopping");
+}

@@ -1,0 +1,16 @@
+//! Files that the program writes are what it would write now.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn crds_are_those_of_the_types() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let expected = serin::cli::crds::definitions().unwrap();
+    for (name, text) in &expected {
+        let found = fs::read_to_string(dir.join(name)).unwrap_or_default();
+        assert_eq!(&found, text, "crds/{name} is old; write it anew with: cargo run -- crds --dir crds");
+    }
+    let files = fs::read_dir(&dir).unwrap().count();
+    assert_eq!(files, expected.len(), "crds/ holds a file that nothing writes");
+}
