@@ -361,6 +361,10 @@ pub struct RouteRecord {
     /// The route's UID: a route that was deleted and made anew is another one.
     pub uid: String,
     pub rules: Vec<RuleRecord>,
+    /// Every header that the release's steps match. An API server that does not know rule names drops
+    /// them; the rules that were added are known by these headers then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderRule>,
 }
 
 /// A managed rule as it was found.
@@ -374,6 +378,12 @@ pub struct RuleRecord {
     pub index: u32,
     /// The weight of each backend, in order; none where the route says nothing (1 then).
     pub weights: Vec<Option<i32>>,
+    /// The backends that these weights are of, each by its revision.
+    #[serde(default)]
+    pub backends: Vec<String>,
+    /// Which of `group`, `kind` and `namespace` the stable backend's reference spells out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spelled: Vec<String>,
     /// What all weights of the rule are multiplied by while it is split, so that each percentage is a whole number.
     pub factor: i32,
 }
