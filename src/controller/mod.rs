@@ -53,7 +53,6 @@ struct Context {
     recorder: Recorder,
     memories: Memories,
     numbers: Arc<Numbers>,
-    health: Health,
 }
 
 impl Context {
@@ -113,7 +112,11 @@ async fn operate(
         courier,
         memories: Memories::default(),
         numbers,
-        health,
+    });
+    let stores = context.stores.clone();
+    tokio::spawn(async move {
+        stores.filled().await;
+        health.set_ready(true);
     });
     info!("watching");
     controller

@@ -24,7 +24,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Action, Error> {
     context.stores.filled().await;
-    context.health.set_ready(true);
     let begun = Instant::now();
     let uid = canary.uid().ok_or(Error::Incomplete("metadata.uid"))?;
     let mut memory = context.memories.of(&uid);

@@ -1,0 +1,105 @@
+//! Whole releases on a real control plane: a real API server, a real Gateway data plane, a real
+//! Prometheus, real HTTP traffic, and the real operator with the rights that it is shipped with.
+//!
+//! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
+//! the others, one at a time.
+
+mod cost;
+mod data;
+mod killed;
+mod midway;
+mod operator;
+mod receiver;
+mod refused;
+mod release;
+mod restore;
+mod shop;
+mod testers;
+
+use anyhow::{Context, Result};
+use libtest_mimic::{Arguments, Failed, Trial};
+use operator::Operator;
+use receiver::Receiver;
+use std::pin::Pin;
+use std::sync::Arc;
+use testbed::{Options, World};
+
+/// What every test has at hand.
+pub struct Stage {
+    pub world: World,
+    pub operator: Operator,
+    pub receiver: Receiver,
+}
+
+type Run = fn(Arc<Stage>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// A list of tests: `(name, function)`.
+#[macro_export]
+macro_rules! tests {
+    ($($name:path),* $(,)?) => {
+        vec![$((stringify!($name), (|stage| Box::pin(async move { $name(&stage).await })) as $crate::Run)),*]
+    };
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Two cores carry three releases with their traffic at once, and no more.
+    arguments.test_threads.get_or_insert(3);
+    let peaceful = [release::tests(), restore::tests(), testers::tests(), midway::tests(), refused::tests()].concat();
+    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    if arguments.list {
+        let all = [peaceful, disturbing].concat();
+        let trials = all.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
+        libtest_mimic::run(&arguments, trials).exit();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let wanted = |name: &str| match &arguments.filter {
+        Some(filter) => name.contains(filter.as_str()),
+        None => true,
+    };
+    if ![&peaceful, &disturbing].iter().any(|tests| tests.iter().any(|(name, _)| wanted(name))) {
+        libtest_mimic::run(&arguments, Vec::new()).exit();
+    }
+    let stage = match runtime.block_on(set_up()) {
+        Ok(stage) => Arc::new(stage),
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            std::process::exit(101);
+        }
+    };
+    let handle = runtime.handle().clone();
+    let trials = |tests: Vec<(&'static str, Run)>| {
+        let trial = |(name, run): (&'static str, Run)| {
+            let (stage, handle) = (stage.clone(), handle.clone());
+            Trial::test(name, move || {
+                let task = handle.spawn(run(stage));
+                match handle.block_on(task) {
+                    Ok(result) => result.map_err(|err| Failed::from(format!("{err:#}"))),
+                    Err(panic) => Err(Failed::from(format!("{panic}"))),
+                }
+            })
+        };
+        tests.into_iter().map(trial).collect::<Vec<_>>()
+    };
+    let first = libtest_mimic::run(&arguments, trials(peaceful));
+    arguments.test_threads = Some(1);
+    let second = libtest_mimic::run(&arguments, trials(disturbing));
+    let failed = first.has_failed() || second.has_failed();
+    if failed {
+        stage.world.keep();
+    }
+    stage.operator.kill();
+    match Arc::try_unwrap(stage) {
+        Ok(stage) => runtime.block_on(stage.world.shutdown()),
+        Err(_) => eprintln!("a test still holds the world"),
+    }
+    std::process::exit(if failed { 101 } else { 0 });
+}
+
+async fn set_up() -> Result<Stage> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let world = World::start(Options { audit: true, ..Options::default() }).await.context("cannot start the world")?;
+    let receiver = Receiver::start().await?;
+    let operator = Operator::install(&world, &receiver.address()).await?;
+    Ok(Stage { world, operator, receiver })
+}
