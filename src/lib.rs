@@ -20,9 +20,9 @@
 pub mod alerts;
 pub mod analysis;
 pub mod api;
-//pub mod cli;
-//pub mod controller;
+pub mod cli;
+pub mod controller;
 pub mod metrics;
 pub mod release;
-//pub mod telemetry;
+pub mod telemetry;
 pub mod traffic;

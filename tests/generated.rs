@@ -9,8 +9,15 @@ fn crds_are_those_of_the_types() {
     let expected = serin::cli::crds::definitions().unwrap();
     for (name, text) in &expected {
         let found = fs::read_to_string(dir.join(name)).unwrap_or_default();
-        assert_eq!(&found, text, "crds/{name} is old; write it anew with: cargo run -- crds --dir crds");
+        assert_eq!(
+            &found, text,
+            "crds/{name} is old; write it anew with: cargo run -- crds --dir crds"
+        );
     }
     let files = fs::read_dir(&dir).unwrap().count();
-    assert_eq!(files, expected.len(), "crds/ holds a file that nothing writes");
+    assert_eq!(
+        files,
+        expected.len(),
+        "crds/ holds a file that nothing writes"
+    );
 }

@@ -5,17 +5,38 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top of the house down. A room may use those that stand after it.
-const ROOMS: [&str; 9] =
-    ["cli", "controller", "alerts", "metrics", "telemetry", "traffic", "release", "analysis", "api"];
+const ROOMS: [&str; 9] = [
+    "cli",
+    "controller",
+    "alerts",
+    "metrics",
+    "telemetry",
+    "traffic",
+    "release",
+    "analysis",
+    "api",
+];
 
 /// The first room below the line.
 const LINE: &str = "traffic";
 
 const FORBIDDEN: [&str; 15] = [
-    "tokio", "reqwest", "hyper", "axum::", "futures::", "kube::Client", "kube::Api", "kube::runtime", "kube::api",
-    "Utc::now", "SystemTime", "Instant", "std::fs", "std::net", "std::env",
+    "tokio",
+    "reqwest",
+    "hyper",
+    "axum::",
+    "futures::",
+    "kube::Client",
+    "kube::Api",
+    "kube::runtime",
+    "kube::api",
+    "Utc::now",
+    "SystemTime",
+    "Instant",
+    "std::fs",
+    "std::net",
+    "std::env",
 ];
-
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -37,10 +58,18 @@ fn lines(room: &str) -> Vec<(String, usize, String)> {
     found
         .iter()
         .flat_map(|path| {
-            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+            let name = path
+                .strip_prefix(env!("CARGO_MANIFEST_DIR"))
+                .unwrap()
+                .display()
+                .to_string();
             let text = fs::read_to_string(path).unwrap();
-            let code = text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned());
-            code.enumerate().map(|(n, line)| (name.clone(), n + 1, line)).collect::<Vec<_>>()
+            let code = text
+                .lines()
+                .map(|line| line.split("//").next().unwrap_or("").to_owned());
+            code.enumerate()
+                .map(|(n, line)| (name.clone(), n + 1, line))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -56,7 +85,11 @@ fn below_the_line_there_is_no_io_and_no_clock() {
             }
         }
     }
-    assert!(wrong.is_empty(), "below the line of the house:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "below the line of the house:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -65,12 +98,17 @@ fn lower_rooms_know_nothing_of_higher_ones() {
     for (index, room) in ROOMS.iter().enumerate() {
         for (file, number, code) in lines(room) {
             for higher in &ROOMS[..index] {
-                let seen = code.contains(&format!("crate::{higher}::")) || code.contains(&format!("crate::{{{higher}"));
+                let seen = code.contains(&format!("crate::{higher}::"))
+                    || code.contains(&format!("crate::{{{higher}"));
                 if seen {
                     wrong.push(format!("{file}:{number}: {room} uses {higher}"));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "rooms that look up:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "rooms that look up:\n{}",
+        wrong.join("\n")
+    );
 }

@@ -18,17 +18,30 @@ fn a_good_version_is_promoted() {
     assert_eq!(sim.phase(), Phase::Promoted, "{}", sim.message());
     assert_eq!(sim.serves(), "v2");
     assert_eq!(sim.weights(), [10, 50, 100, 0]);
-    assert_eq!(sim.told(), [AlertEvent::Started, AlertEvent::StepReached, AlertEvent::Promoted]);
+    assert_eq!(
+        sim.told(),
+        [
+            AlertEvent::Started,
+            AlertEvent::StepReached,
+            AlertEvent::Promoted
+        ]
+    );
 }
 
 #[test]
 fn a_step_takes_three_status_writes_and_one_patch() {
-    let mut sim = Sim::new(json!([{"weight": 10, "hold": "5s"}, {"weight": 20, "hold": "5s"}, {"weight": 50, "hold": "5s"}]));
+    let mut sim = Sim::new(
+        json!([{"weight": 10, "hold": "5s"}, {"weight": 20, "hold": "5s"}, {"weight": 50, "hold": "5s"}]),
+    );
     sim.release("v2");
     sim.run(60);
     assert_eq!(sim.phase(), Phase::Promoted);
     assert_eq!(sim.patches, 4, "one for each step and one to promote");
-    assert!(sim.urgent_writes <= 3 * 4, "{} status writes", sim.urgent_writes);
+    assert!(
+        sim.urgent_writes <= 3 * 4,
+        "{} status writes",
+        sim.urgent_writes
+    );
 }
 
 #[test]
@@ -79,7 +92,12 @@ fn a_canary_without_requests_is_not_promoted() {
     sim.starve("v2");
     sim.release("v2");
     sim.run(600);
-    assert_eq!((sim.phase(), sim.weight()), (Phase::Progressing, 10), "{}", sim.message());
+    assert_eq!(
+        (sim.phase(), sim.weight()),
+        (Phase::Progressing, 10),
+        "{}",
+        sim.message()
+    );
 }
 
 #[test]
@@ -87,19 +105,34 @@ fn approval_waits_for_a_person_and_may_come_early() {
     let mut sim = Sim::new(json!([{"weight": 10}, {"weight": 50, "approval": true}]));
     sim.release("v2");
     sim.run(120);
-    assert_eq!((sim.phase(), sim.weight()), (Phase::WaitingForApproval, 50), "{}", sim.message());
-    assert!(sim.message().contains("kubectl annotate canary shop serin.dev/approve="), "{}", sim.message());
+    assert_eq!(
+        (sim.phase(), sim.weight()),
+        (Phase::WaitingForApproval, 50),
+        "{}",
+        sim.message()
+    );
+    assert!(
+        sim.message()
+            .contains("kubectl annotate canary shop serin.dev/approve="),
+        "{}",
+        sim.message()
+    );
     sim.say(Verb::Approve, "v2", "/7");
     sim.run(5);
     assert_eq!(sim.phase(), Phase::WaitingForApproval);
     sim.say(Verb::Approve, "v9", "/2");
     sim.run(5);
-    assert_eq!(sim.phase(), Phase::WaitingForApproval, "a stale approval does nothing");
+    assert_eq!(
+        sim.phase(),
+        Phase::WaitingForApproval,
+        "a stale approval does nothing"
+    );
     sim.say(Verb::Approve, "v2", "/2");
     sim.run(20);
     assert_eq!(sim.phase(), Phase::Promoted);
 
-    let mut early = Sim::new(json!([{"weight": 10, "hold": "30s"}, {"weight": 50, "approval": true}]));
+    let mut early =
+        Sim::new(json!([{"weight": 10, "hold": "30s"}, {"weight": 50, "approval": true}]));
     early.release("v2");
     early.run(5);
     early.say(Verb::Approve, "v2", "/2");
@@ -123,7 +156,8 @@ fn approval_never_overrides_harm() {
 #[test]
 fn abort_wins_over_everything() {
     for during in ["step", "approval", "paused", "promoting"] {
-        let mut sim = Sim::new(json!([{"weight": 10, "hold": "10s"}, {"weight": 50, "approval": true}]));
+        let mut sim =
+            Sim::new(json!([{"weight": 10, "hold": "10s"}, {"weight": 50, "approval": true}]));
         sim.release("v2");
         match during {
             "step" => sim.run(3),
@@ -156,7 +190,12 @@ fn paused_stops_advancing_but_not_protecting() {
     assert_eq!((sim.phase(), sim.weight()), (Phase::Paused, 10));
     sim.errors("v2", 0.5);
     sim.run(60);
-    assert_eq!((sim.phase(), sim.weight()), (Phase::RolledBack, 0), "{}", sim.message());
+    assert_eq!(
+        (sim.phase(), sim.weight()),
+        (Phase::RolledBack, 0),
+        "{}",
+        sim.message()
+    );
 
     let mut sim = Sim::new(steps());
     sim.pause(true);
@@ -177,7 +216,11 @@ fn a_newer_revision_starts_over_after_traffic_is_off_the_one_before() {
     sim.release("v3");
     sim.until(|sim| sim.revision().starts_with("v3"), 30);
     assert_eq!(sim.weights().last(), Some(&10));
-    assert!(sim.weights().windows(2).any(|w| w == [50, 0]), "{:?}", sim.weights());
+    assert!(
+        sim.weights().windows(2).any(|w| w == [50, 0]),
+        "{:?}",
+        sim.weights()
+    );
     sim.run(120);
     assert_eq!((sim.phase(), sim.serves()), (Phase::Promoted, "v3".into()));
     assert_eq!(sim.outcomes(), [Outcome::Promoted, Outcome::Superseded]);
@@ -191,7 +234,10 @@ fn a_newer_revision_while_paused_takes_traffic_off_and_waits() {
     sim.pause(true);
     sim.release("v3");
     sim.run(60);
-    assert_eq!((sim.phase(), sim.weight(), sim.serves()), (Phase::Paused, 0, "v1".into()));
+    assert_eq!(
+        (sim.phase(), sim.weight(), sim.serves()),
+        (Phase::Paused, 0, "v1".into())
+    );
 }
 
 #[test]
@@ -232,7 +278,11 @@ fn deletion_gives_the_route_back() {
         sim.run(40);
         assert!(!sim.held, "after {after}s the finalizer is still on");
         assert_eq!(sim.weight(), 0);
-        assert!(sim.serves() == "v1" || served == "v2", "after {after}s: {}", sim.serves());
+        assert!(
+            sim.serves() == "v1" || served == "v2",
+            "after {after}s: {}",
+            sim.serves()
+        );
     }
 }
 
@@ -242,12 +292,23 @@ fn a_parent_that_never_answers_is_said_and_ends_at_the_deadline() {
     sim.accept(None);
     sim.release("v2");
     sim.run(30);
-    assert!(sim.message().contains("no controller has answered"), "{}", sim.message());
+    assert!(
+        sim.message().contains("no controller has answered"),
+        "{}",
+        sim.message()
+    );
     sim.run(60);
     assert_eq!((sim.phase(), sim.weight()), (Phase::Progressing, 10));
-    assert_eq!(sim.told().iter().filter(|e| **e == AlertEvent::Stalled).count(), 1);
+    assert_eq!(
+        sim.told()
+            .iter()
+            .filter(|e| **e == AlertEvent::Stalled)
+            .count(),
+        1
+    );
 
-    let mut sim = Sim::new(json!([{"weight": 10, "hold": "5s", "deadline": "1m", "onDeadline": "RollBack"}]));
+    let mut sim =
+        Sim::new(json!([{"weight": 10, "hold": "5s", "deadline": "1m", "onDeadline": "RollBack"}]));
     sim.accept(None);
     sim.release("v2");
     sim.run(120);
@@ -257,11 +318,22 @@ fn a_parent_that_never_answers_is_said_and_ends_at_the_deadline() {
 #[test]
 fn a_parent_that_refuses_ends_in_a_rollback() {
     let mut sim = Sim::new(steps());
-    sim.accept(Some("Gateway gw says ResolvedRefs, BackendNotFound: no such service"));
+    sim.accept(Some(
+        "Gateway gw says ResolvedRefs, BackendNotFound: no such service",
+    ));
     sim.release("v2");
     sim.run(60);
-    assert_eq!((sim.phase(), sim.weight()), (Phase::RolledBack, 0), "{}", sim.message());
-    assert!(sim.message().contains("BackendNotFound"), "{}", sim.message());
+    assert_eq!(
+        (sim.phase(), sim.weight()),
+        (Phase::RolledBack, 0),
+        "{}",
+        sim.message()
+    );
+    assert!(
+        sim.message().contains("BackendNotFound"),
+        "{}",
+        sim.message()
+    );
 }
 
 #[test]
@@ -283,7 +355,11 @@ fn a_canary_without_pods_is_waited_for() {
     sim.release("v2");
     sim.run(30);
     assert_eq!((sim.phase(), sim.weight()), (Phase::Pending, 0));
-    assert!(sim.message().contains("ready endpoint"), "{}", sim.message());
+    assert!(
+        sim.message().contains("ready endpoint"),
+        "{}",
+        sim.message()
+    );
     sim.endpoints(true);
     sim.run(120);
     assert_eq!(sim.phase(), Phase::Promoted);
@@ -301,7 +377,12 @@ fn killed_at_any_moment_it_ends_the_same() {
             sim.run(at);
             sim.restart(lose);
             sim.run(140);
-            assert_eq!(sim.phase(), Phase::Promoted, "killed after {at}s: {}", sim.message());
+            assert_eq!(
+                sim.phase(),
+                Phase::Promoted,
+                "killed after {at}s: {}",
+                sim.message()
+            );
             assert_eq!(sim.weights(), undisturbed.weights(), "killed after {at}s");
             assert_eq!(sim.told(), undisturbed.told(), "killed after {at}s");
         }

@@ -23,7 +23,8 @@ pub fn definitions() -> anyhow::Result<Vec<(String, String)>> {
         .iter()
         .map(|crd: &CustomResourceDefinition| {
             let name = format!("{}.yaml", crd.spec.names.plural);
-            let text = serde_norway::to_string(crd).with_context(|| format!("cannot write {name}"))?;
+            let text =
+                serde_norway::to_string(crd).with_context(|| format!("cannot write {name}"))?;
             Ok((name, text))
         })
         .collect()
@@ -34,7 +35,8 @@ pub fn run(args: &CrdsArgs) -> anyhow::Result<()> {
         match &args.dir {
             Some(dir) => {
                 let path = dir.join(name);
-                std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+                std::fs::write(&path, text)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
             }
             None => println!("---\n{}", text.trim_end()),
         }

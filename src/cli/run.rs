@@ -22,7 +22,12 @@ pub struct RunArgs {
 
     /// A host that alerts may be sent to, with a port or without: `hooks.example.com`, `alerts.infra:8080`.
     /// May be given several times; nothing else is called.
-    #[arg(long, env = "SERIN_ALLOW_EGRESS", value_delimiter = ',', value_name = "HOST[:PORT]")]
+    #[arg(
+        long,
+        env = "SERIN_ALLOW_EGRESS",
+        value_delimiter = ',',
+        value_name = "HOST[:PORT]"
+    )]
     allow_egress: Vec<String>,
 
     /// How long a data plane may take from accepting a route to splitting as told; by default what is known of it.
@@ -30,7 +35,12 @@ pub struct RunArgs {
     settle: Option<TimeDelta>,
 
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "SERIN_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "SERIN_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
 
     /// Form of the log on standard error.
@@ -54,7 +64,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
-    let timeout = args.query_timeout.to_std().unwrap_or(Duration::from_secs(5));
+    let timeout = args
+        .query_timeout
+        .to_std()
+        .unwrap_or(Duration::from_secs(5));
     let prometheus = args
         .prometheus_url
         .as_deref()
@@ -62,7 +75,14 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         .transpose()
         .context("--prometheus-url")?;
     let egress = Egress::only_listed(&args.allow_egress).context("--allow-egress")?;
-    let config = kube::Config::infer().await.context("cannot find out how to reach the API server")?;
-    let settings = Settings { prometheus, egress, settle: args.settle, listen: args.listen };
+    let config = kube::Config::infer()
+        .await
+        .context("cannot find out how to reach the API server")?;
+    let settings = Settings {
+        prometheus,
+        egress,
+        settle: args.settle,
+        listen: args.listen,
+    };
     controller::run(config, settings).await
 }

@@ -35,15 +35,27 @@ pub async fn perform(
 }
 
 pub fn params() -> PatchParams {
-    PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() }
+    PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    }
 }
 
-async fn shift_all(context: &Context, scene: &Scene<'_>, status: &CanaryStatus, memory: &mut Memory) -> Result<(), Error> {
-    let Some((wanted, ..)) = wanted(status) else { return Ok(()) };
+async fn shift_all(
+    context: &Context,
+    scene: &Scene<'_>,
+    status: &CanaryStatus,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    let Some((wanted, ..)) = wanted(status) else {
+        return Ok(());
+    };
     // One route that cannot be written must not keep traffic on a bad version in another.
     let mut first_error = None;
     for seen in &scene.routes {
-        let Some(route) = seen.route.clone() else { continue };
+        let Some(route) = seen.route.clone() else {
+            continue;
+        };
         if let Err(err) = shift(context, scene, status, seen, route, &wanted, memory).await {
             first_error.get_or_insert(err);
         }
@@ -60,10 +72,21 @@ async fn shift(
     wanted: &Wanted,
     memory: &mut Memory,
 ) -> Result<(), Error> {
-    let Some((_, stable, candidate)) = crate::release::wanted(status) else { return Ok(()) };
-    let Some(record) = status.routes.iter().find(|r| r.kind == seen.kind && r.name == seen.name) else { return Ok(()) };
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(context.client.clone(), &scene.namespace, &route_resource(seen.kind));
+    let Some((_, stable, candidate)) = crate::release::wanted(status) else {
+        return Ok(());
+    };
+    let Some(record) = status
+        .routes
+        .iter()
+        .find(|r| r.kind == seen.kind && r.name == seen.name)
+    else {
+        return Ok(());
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        context.client.clone(),
+        &scene.namespace,
+        &route_resource(seen.kind),
+    );
     let frame = scene.frame(seen, stable, candidate);
     for attempt in 1.. {
         let change = match traffic::plan(&route, &frame, record, wanted) {
@@ -71,10 +94,18 @@ async fn shift(
             Ok(None) => return Ok(()),
             // Surveyed anew at the next look.
             Err(TrafficError::Remade { .. }) => return Ok(()),
-            Err(error) => return Err(Error::Traffic { title: seen.title.clone(), error }),
+            Err(error) => {
+                return Err(Error::Traffic {
+                    title: seen.title.clone(),
+                    error,
+                });
+            }
         };
         debug!(route = seen.title, patch = %serde_json::to_string(&change.patch).unwrap_or_default(), "patching");
-        match api.patch(&seen.name, &params(), &Patch::Json::<()>(change.patch)).await {
+        match api
+            .patch(&seen.name, &params(), &Patch::Json::<()>(change.patch))
+            .await
+        {
             Ok(written) => {
                 context.numbers.wrote("route");
                 info!(route = seen.title, namespace = scene.namespace, canary = scene.name, wanted = ?wanted, "route written");
@@ -84,13 +115,23 @@ async fn shift(
                 return Ok(());
             }
             // A failed `test` answers 422, as a refused value does: only a fresh look can tell them apart.
-            Err(kube::Error::Api(refused)) if matches!(refused.code, 409 | 422) && attempt < TRIES => {
+            Err(kube::Error::Api(refused))
+                if matches!(refused.code, 409 | 422) && attempt < TRIES =>
+            {
                 let fresh = api.get_opt(&seen.name).await;
-                let fresh = fresh.map_err(|err| Error::Read { what: seen.title.clone(), error: Box::new(err) })?;
-                let Some(fresh) = fresh.and_then(|fresh| serde_json::to_value(fresh).ok()) else { return Ok(()) };
+                let fresh = fresh.map_err(|err| Error::Read {
+                    what: seen.title.clone(),
+                    error: Box::new(err),
+                })?;
+                let Some(fresh) = fresh.and_then(|fresh| serde_json::to_value(fresh).ok()) else {
+                    return Ok(());
+                };
                 if fresh["metadata"]["generation"] == route["metadata"]["generation"] {
                     let error = kube::Error::Api(refused);
-                    return Err(Error::Write { what: seen.title.clone(), error: Box::new(error) });
+                    return Err(Error::Write {
+                        what: seen.title.clone(),
+                        error: Box::new(error),
+                    });
                 }
                 route = fresh;
             }
@@ -100,10 +141,20 @@ async fn shift(
     Ok(())
 }
 
-async fn put_finalizer(context: &Context, scene: &Scene<'_>, memory: &mut Memory, on: bool) -> Result<(), Error> {
+async fn put_finalizer(
+    context: &Context,
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    on: bool,
+) -> Result<(), Error> {
     let current = memory.written.clone();
     let canary = current.as_deref().unwrap_or(scene.canary);
-    let mut finalizers: Vec<&str> = canary.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+    let mut finalizers: Vec<&str> = canary
+        .finalizers()
+        .iter()
+        .map(String::as_str)
+        .filter(|f| *f != FINALIZER)
+        .collect();
     if on {
         finalizers.push(FINALIZER);
     }
@@ -112,7 +163,10 @@ async fn put_finalizer(context: &Context, scene: &Scene<'_>, memory: &mut Memory
         "finalizers": finalizers,
     }});
     let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
-    match api.patch(&scene.name, &params(), &Patch::Merge(patch)).await {
+    match api
+        .patch(&scene.name, &params(), &Patch::Merge(patch))
+        .await
+    {
         Ok(written) => {
             context.numbers.wrote("finalizer");
             remember(memory, written);
@@ -126,10 +180,19 @@ async fn put_finalizer(context: &Context, scene: &Scene<'_>, memory: &mut Memory
 
 async fn forget(context: &Context, scene: &Scene<'_>, command: &Command) -> Result<(), Error> {
     let path = PointerBuf::from_tokens(["metadata", "annotations", command.verb.annotation()]);
-    let test = TestOperation { path: path.clone(), value: Value::String(command.value.clone()) };
-    let patch = JsonPatch(vec![PatchOperation::Test(test), PatchOperation::Remove(RemoveOperation { path })]);
+    let test = TestOperation {
+        path: path.clone(),
+        value: Value::String(command.value.clone()),
+    };
+    let patch = JsonPatch(vec![
+        PatchOperation::Test(test),
+        PatchOperation::Remove(RemoveOperation { path }),
+    ]);
     let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
-    match api.patch(&scene.name, &params(), &Patch::Json::<()>(patch)).await {
+    match api
+        .patch(&scene.name, &params(), &Patch::Json::<()>(patch))
+        .await
+    {
         Ok(_) => {
             context.numbers.wrote("annotation");
             Ok(())

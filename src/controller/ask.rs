@@ -7,19 +7,33 @@ use crate::api::{Backend, Time, span_text};
 use crate::metrics::{self, Prometheus, RouteTarget, Variables};
 use crate::release::{Answer, Plan, Question, questions};
 use crate::telemetry::Outcome;
-use crate::traffic;
 use futures::future::join_all;
 
 /// Asks what is due and answers it.
 pub async fn answers(context: &Context, scene: &Scene<'_>, now: Time) -> Vec<Answer> {
-    let Some(prometheus) = &context.prometheus else { return Vec::new() };
+    let Some(prometheus) = &context.prometheus else {
+        return Vec::new();
+    };
     let asked = questions(&scene.canary.spec, scene.status, now);
-    join_all(asked.into_iter().map(|question| answer(context, prometheus, scene, question, now))).await
+    join_all(
+        asked
+            .into_iter()
+            .map(|question| answer(context, prometheus, scene, question, now)),
+    )
+    .await
 }
 
-async fn answer(context: &Context, prometheus: &Prometheus, scene: &Scene<'_>, question: Question, now: Time) -> Answer {
+async fn answer(
+    context: &Context,
+    prometheus: &Prometheus,
+    scene: &Scene<'_>,
+    question: Question,
+    now: Time,
+) -> Answer {
     let answer = match question {
-        Question::ErrorRate { testers } => Answer::ErrorRate(read_counters(prometheus, scene, testers, now).await),
+        Question::ErrorRate { testers } => {
+            Answer::ErrorRate(read_counters(prometheus, scene, testers, now).await)
+        }
         Question::Metric { name, query } => {
             let measured = measure(prometheus, scene, &query).await;
             Answer::Metric { name, measured }
@@ -27,9 +41,17 @@ async fn answer(context: &Context, prometheus: &Prometheus, scene: &Scene<'_>, q
     };
     let failed = matches!(
         &answer,
-        Answer::ErrorRate(Err(Measured::Error(_))) | Answer::Metric { measured: Measured::Error(_), .. }
+        Answer::ErrorRate(Err(Measured::Error(_)))
+            | Answer::Metric {
+                measured: Measured::Error(_),
+                ..
+            }
     );
-    context.numbers.queried(if failed { Outcome::Failed } else { Outcome::Done });
+    context.numbers.queried(if failed {
+        Outcome::Failed
+    } else {
+        Outcome::Done
+    });
     answer
 }
 
@@ -37,7 +59,11 @@ async fn measure(prometheus: &Prometheus, scene: &Scene<'_>, query: &str) -> Mea
     let Some((stable, candidate)) = backends(scene) else {
         return Measured::Error("it is not known yet what serves".into());
     };
-    let plan = scene.status.release.as_ref().and_then(|release| Plan::of(&release.plan).ok());
+    let plan = scene
+        .status
+        .release
+        .as_ref()
+        .and_then(|release| Plan::of(&release.plan).ok());
     let window = plan.map_or_else(|| "1m".into(), |plan| span_text(plan.interval));
     let variables = Variables {
         namespace: &scene.namespace,
@@ -58,16 +84,31 @@ async fn measure(prometheus: &Prometheus, scene: &Scene<'_>, query: &str) -> Mea
     }
 }
 
-async fn read_counters(prometheus: &Prometheus, scene: &Scene<'_>, testers: bool, now: Time) -> Result<Reading, Measured> {
+async fn read_counters(
+    prometheus: &Prometheus,
+    scene: &Scene<'_>,
+    testers: bool,
+    now: Time,
+) -> Result<Reading, Measured> {
     let Some((stable, candidate)) = backends(scene) else {
         return Err(Measured::Error("it is not known yet what serves".into()));
     };
-    let mut whole = Reading { at: now, series: Vec::new() };
+    let mut whole = Reading {
+        at: now,
+        series: Vec::new(),
+    };
     for (number, seen) in scene.routes.iter().enumerate() {
         let (Some(profile), Some(route)) = (seen.profile, &seen.route) else {
-            return Err(Measured::NoData(format!("{} is not there, or of no known data plane", seen.title)));
+            return Err(Measured::NoData(format!(
+                "{} is not there, or of no known data plane",
+                seen.title
+            )));
         };
-        let header_rules = if testers { Vec::new() } else { traffic::own_rules(route, &scene.name) };
+        let header_rules = if testers {
+            Vec::new()
+        } else {
+            scene.tester_rules(seen, route, &stable, &candidate)
+        };
         let target = RouteTarget {
             namespace: &scene.namespace,
             route: &seen.name,
@@ -79,11 +120,15 @@ async fn read_counters(prometheus: &Prometheus, scene: &Scene<'_>, testers: bool
             .query(&profile.requests(&target), None)
             .await
             .map_err(|err| Measured::Error(err.to_string()))?;
-        let reading = profile.read(&target, &answer, now).map_err(Measured::Error)?;
-        whole.series.extend(reading.series.into_iter().map(|mut series| {
-            series.key = format!("{number}|{}", series.key);
-            series
-        }));
+        let reading = profile
+            .read(&target, &answer, now)
+            .map_err(Measured::Error)?;
+        whole
+            .series
+            .extend(reading.series.into_iter().map(|mut series| {
+                series.key = format!("{number}|{}", series.key);
+                series
+            }));
     }
     Ok(whole)
 }

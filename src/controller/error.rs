@@ -9,9 +9,15 @@ pub enum Error {
     #[error("{what} has changed meanwhile")]
     Conflict { what: String },
     #[error("cannot write {what}: {error}")]
-    Write { what: String, error: Box<kube::Error> },
+    Write {
+        what: String,
+        error: Box<kube::Error>,
+    },
     #[error("cannot read {what}: {error}")]
-    Read { what: String, error: Box<kube::Error> },
+    Read {
+        what: String,
+        error: Box<kube::Error>,
+    },
     #[error("{title}: {error}")]
     Traffic { title: String, error: TrafficError },
     #[error("the object has no {0}")]
@@ -23,7 +29,10 @@ impl Error {
         let what = what.into();
         match &error {
             kube::Error::Api(status) if status.code == 409 => Self::Conflict { what },
-            _ => Self::Write { what, error: Box::new(error) },
+            _ => Self::Write {
+                what,
+                error: Box::new(error),
+            },
         }
     }
 

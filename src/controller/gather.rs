@@ -4,10 +4,14 @@ use super::Context;
 use super::memory::Memory;
 use super::stores::route_resource;
 use crate::api::{
-    Backend, Canary, CanarySpec, CanaryStatus, Command, FINALIZER, PlanSpec, Release, RouteKind, RouteRecord, Verb, Wanted,
+    Backend, Canary, CanarySpec, CanaryStatus, Command, FINALIZER, PlanSpec, Release, RouteKind,
+    RouteRecord, Verb, Wanted,
 };
 use crate::metrics::{self, Profile};
-use crate::release::{Acceptance, Answer, BackendFact, Facts, Obstacle, Plan, RouteFact, RouteState, Sight, under_way, wanted};
+use crate::release::{
+    Acceptance, Answer, BackendFact, Facts, Obstacle, Plan, RouteFact, RouteState, Sight,
+    under_way, wanted,
+};
 use crate::traffic::{self, FirstSight, Frame};
 use chrono::TimeDelta;
 use kube::ResourceExt;
@@ -37,7 +41,12 @@ pub struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub fn read(context: &Context, canary: &'a Canary, status: &'a CanaryStatus, memory: &Memory) -> Self {
+    pub fn read(
+        context: &Context,
+        canary: &'a Canary,
+        status: &'a CanaryStatus,
+        memory: &Memory,
+    ) -> Self {
         let namespace = canary.namespace().unwrap_or_default();
         let routes = named(&canary.spec, status)
             .into_iter()
@@ -46,17 +55,36 @@ impl<'a> Scene<'a> {
                 let cached = context.stores.route(kind, &namespace, &name);
                 let route = memory.fresher_route(&title, cached);
                 let profile = route.as_ref().and_then(|route| profile(context, route));
-                Seen { title, kind, name, rules, route, profile }
+                Seen {
+                    title,
+                    kind,
+                    name,
+                    rules,
+                    route,
+                    profile,
+                }
             })
             .collect();
-        Self { canary, name: canary.name_any(), namespace, status, routes }
+        Self {
+            canary,
+            name: canary.name_any(),
+            namespace,
+            status,
+            routes,
+        }
     }
 
     /// The backend that is being released, or else the one that the spec names.
     pub fn candidate(&self) -> Option<Backend> {
         match self.status.release.as_ref().filter(|r| under_way(r)) {
             Some(release) => Some(release.candidate.clone()),
-            None => self.canary.spec.target.backend.clone().map(|b| b.within(&self.namespace)),
+            None => self
+                .canary
+                .spec
+                .target
+                .backend
+                .clone()
+                .map(|b| b.within(&self.namespace)),
         }
     }
 
@@ -69,7 +97,12 @@ impl<'a> Scene<'a> {
         })
     }
 
-    pub fn facts(&'a self, context: &Context, answers: Vec<Answer>, delivered: Vec<String>) -> Facts<'a> {
+    pub fn facts(
+        &'a self,
+        context: &Context,
+        answers: Vec<Answer>,
+        delivered: Vec<String>,
+    ) -> Facts<'a> {
         let sight = self.sight();
         let stable = self.stable(&sight);
         let candidate = self.candidate();
@@ -91,14 +124,27 @@ impl<'a> Scene<'a> {
             obstacle: self.obstacle(context),
             routes: routes.collect(),
             sight,
-            candidate: candidate.map_or(BackendFact::Missing, |backend| backend_fact(context, &backend, &self.namespace)),
+            candidate: candidate.map_or(BackendFact::Missing, |backend| {
+                backend_fact(context, &backend, &self.namespace)
+            }),
             answers,
             delivered,
         }
     }
 
-    pub fn frame(&'a self, seen: &'a Seen, stable: &'a Backend, candidate: &'a Backend) -> Frame<'a> {
-        Frame { owner: &self.name, namespace: &self.namespace, rules: &seen.rules, stable, candidate }
+    pub fn frame(
+        &'a self,
+        seen: &'a Seen,
+        stable: &'a Backend,
+        candidate: &'a Backend,
+    ) -> Frame<'a> {
+        Frame {
+            owner: &self.name,
+            namespace: &self.namespace,
+            rules: &seen.rules,
+            stable,
+            candidate,
+        }
     }
 
     fn route_state(
@@ -108,9 +154,18 @@ impl<'a> Scene<'a> {
         pair: Option<(&Backend, &Backend)>,
         wanted: Option<&Wanted>,
     ) -> RouteState {
-        let Some(route) = &seen.route else { return RouteState::Missing };
-        let uid = route["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let record = self.status.routes.iter().find(|r| r.kind == seen.kind && r.name == seen.name && r.uid == uid);
+        let Some(route) = &seen.route else {
+            return RouteState::Missing;
+        };
+        let uid = route["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let record = self
+            .status
+            .routes
+            .iter()
+            .find(|r| r.kind == seen.kind && r.name == seen.name && r.uid == uid);
         let carries = match (record, pair, wanted) {
             (Some(record), Some((stable, candidate)), Some(wanted)) => {
                 let frame = self.frame(seen, stable, candidate);
@@ -121,36 +176,76 @@ impl<'a> Scene<'a> {
         let survey = match (record, pair) {
             (Some(record), _) => Ok(record.clone()),
             (None, Some((stable, candidate))) => self.survey(seen, route, stable, candidate),
-            (None, None) => Err(Obstacle { reason: "StableUnknown", message: "it is not known yet what serves".into() }),
+            (None, None) => Err(Obstacle {
+                reason: "StableUnknown",
+                message: "it is not known yet what serves".into(),
+            }),
         };
-        let holds_stable = pair.is_some_and(|(stable, _)| traffic::holds(route, &seen.rules, &self.namespace).contains(stable));
+        let holds_stable = pair.is_some_and(|(stable, _)| {
+            traffic::holds(route, &seen.rules, &self.namespace).contains(stable)
+        });
         RouteState::Found {
             uid,
             survey,
             carries,
             acceptance: match traffic::acceptance(route) {
                 traffic::Acceptance::Accepted => Acceptance::Accepted,
-                traffic::Acceptance::Pending { parent, message } => Acceptance::Pending(format!("{parent}: {message}")),
-                traffic::Acceptance::Refused { parent, condition, reason, message } => {
-                    Acceptance::Refused(format!("{parent} says {condition}, {reason}: {message}"))
+                traffic::Acceptance::Pending { parent, message } => {
+                    Acceptance::Pending(format!("{parent}: {message}"))
                 }
+                traffic::Acceptance::Refused {
+                    parent,
+                    condition,
+                    reason,
+                    message,
+                } => Acceptance::Refused(format!("{parent} says {condition}, {reason}: {message}")),
             },
-            settle: context.settle.or(seen.profile.map(|p| p.settle)).unwrap_or(UNKNOWN_SETTLE),
+            settle: context
+                .settle
+                .or(seen.profile.map(|p| p.settle))
+                .unwrap_or(UNKNOWN_SETTLE),
             holds_stable,
         }
     }
 
-    fn survey(&self, seen: &Seen, route: &Value, stable: &Backend, candidate: &Backend) -> Result<RouteRecord, Obstacle> {
+    fn survey(
+        &self,
+        seen: &Seen,
+        route: &Value,
+        stable: &Backend,
+        candidate: &Backend,
+    ) -> Result<RouteRecord, Obstacle> {
         let frame = self.frame(seen, stable, candidate);
         let spec = match self.status.release.as_ref().filter(|r| under_way(r)) {
             Some(Release { plan, .. }) => plan.clone(),
             None => PlanSpec::of(&self.canary.spec),
         };
-        let splits = Plan::of(&spec).map(|plan| plan.splits()).unwrap_or_default();
+        let splits = Plan::of(&spec)
+            .map(|plan| plan.splits())
+            .unwrap_or_default();
         traffic::survey(route, &frame, &splits).map_err(|err| Obstacle {
             reason: err.reason(),
             message: format!("{}: {err}", seen.title),
         })
+    }
+
+    /// Places of the rules that were added to a route for header testers.
+    pub fn tester_rules(
+        &self,
+        seen: &Seen,
+        route: &Value,
+        stable: &Backend,
+        candidate: &Backend,
+    ) -> Vec<usize> {
+        let record = self
+            .status
+            .routes
+            .iter()
+            .find(|r| r.kind == seen.kind && r.name == seen.name);
+        let Some((record, (wanted, ..))) = record.zip(wanted(self.status)) else {
+            return Vec::new();
+        };
+        traffic::added_rules(route, &self.frame(seen, stable, candidate), record, &wanted)
     }
 
     /// What serves by the routes alone.
@@ -163,11 +258,24 @@ impl<'a> Scene<'a> {
 
     fn sight(&self) -> Sight {
         let Some(target) = self.canary.spec.target.backend.clone() else {
-            return Sight::Unclear(Obstacle { reason: "NoTarget", message: "spec.target.backend is missing".into() });
+            return Sight::Unclear(Obstacle {
+                reason: "NoTarget",
+                message: "spec.target.backend is missing".into(),
+            });
         };
         let target = target.within(&self.namespace);
-        let routes: Vec<_> = self.routes.iter().filter_map(|s| Some((s.route.as_ref()?, s.rules.as_slice()))).collect();
-        let list = |backends: &[Backend]| backends.iter().map(Backend::to_string).collect::<Vec<_>>().join(", ");
+        let routes: Vec<_> = self
+            .routes
+            .iter()
+            .filter_map(|s| Some((s.route.as_ref()?, s.rules.as_slice())))
+            .collect();
+        let list = |backends: &[Backend]| {
+            backends
+                .iter()
+                .map(Backend::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let unclear = |reason, message| Sight::Unclear(Obstacle { reason, message });
         match traffic::first_sight(&routes, &target, &self.namespace) {
             FirstSight::Serves(backend) => Sight::Serves(backend),
@@ -178,11 +286,20 @@ impl<'a> Scene<'a> {
                     list(&holds)
                 ),
             ),
-            FirstSight::CandidateHasWeight { rule } => unclear(
+            FirstSight::CandidateHasWeight {
+                route,
+                rule,
+                stable,
+                weight,
+            } => unclear(
                 "CandidateHasWeight",
-                format!("{target} has weight in {rule} already; give it weight 0 there, or make it spec.target.backend only when it does not serve"),
+                format!(
+                    "{target} has weight {weight} beside {stable} already, in {rule} of {route}; give it weight 0 there"
+                ),
             ),
-            FirstSight::Empty => unclear("NoBackends", "no rule of the routes has a backend".into()),
+            FirstSight::Empty => {
+                unclear("NoBackends", "no rule of the routes has a backend".into())
+            }
         }
     }
 
@@ -191,31 +308,51 @@ impl<'a> Scene<'a> {
         let spec = PlanSpec::of(&self.canary.spec);
         let plan = match Plan::of(&spec) {
             Ok(plan) => plan,
-            Err(err) => return Some(Obstacle { reason: "InvalidSpec", message: err.to_string() }),
+            Err(err) => {
+                return Some(Obstacle {
+                    reason: "InvalidSpec",
+                    message: err.to_string(),
+                });
+            }
         };
         for metric in &plan.metrics {
             if let Err(err) = metrics::check(&metric.query) {
                 let message = format!("spec.analysis.metrics[{}].query: {err}", metric.name);
-                return Some(Obstacle { reason: "InvalidQuery", message });
+                return Some(Obstacle {
+                    reason: "InvalidQuery",
+                    message,
+                });
             }
         }
         let asks = plan.error_rate.is_some() || !plan.metrics.is_empty();
         if asks && context.prometheus.is_none() {
             let message = "the analysis needs Prometheus, and the operator was started without --prometheus-url".into();
-            return Some(Obstacle { reason: "NoPrometheus", message });
+            return Some(Obstacle {
+                reason: "NoPrometheus",
+                message,
+            });
         }
-        let blind = self.routes.iter().find(|seen| seen.route.is_some() && seen.profile.is_none());
+        let blind = self
+            .routes
+            .iter()
+            .find(|seen| seen.route.is_some() && seen.profile.is_none());
         if let Some(seen) = blind.filter(|_| plan.error_rate.is_some()) {
             let known = controllers(context, seen.route.as_ref()).join(", ");
             let message = if known.is_empty() {
-                format!("no controller has taken up {} yet: neither it nor its Gateway's class names one", seen.title)
+                format!(
+                    "no controller has taken up {} yet: neither it nor its Gateway's class names one",
+                    seen.title
+                )
             } else {
                 format!(
                     "analysis.errorRate has no built-in query for {known}, which serves {}; write analysis.metrics with a query of your own",
                     seen.title
                 )
             };
-            return Some(Obstacle { reason: "NoProfile", message });
+            return Some(Obstacle {
+                reason: "NoProfile",
+                message,
+            });
         }
         None
     }
@@ -224,19 +361,29 @@ impl<'a> Scene<'a> {
 /// The routes to look at: those that carry a release, or else those that the spec names.
 fn named(spec: &CanarySpec, status: &CanaryStatus) -> Vec<(RouteKind, String, Vec<String>)> {
     let rules = |kind, name: &str| {
-        let route = spec.routes.iter().find(|r| r.kind == kind && r.name == name);
+        let route = spec
+            .routes
+            .iter()
+            .find(|r| r.kind == kind && r.name == name);
         route.map(|r| r.rules.clone()).unwrap_or_default()
     };
     if status.release.as_ref().is_some_and(under_way) {
         let records = status.routes.iter();
-        return records.map(|r| (r.kind, r.name.clone(), rules(r.kind, &r.name))).collect();
+        return records
+            .map(|r| (r.kind, r.name.clone(), rules(r.kind, &r.name)))
+            .collect();
     }
-    spec.routes.iter().map(|r| (r.kind, r.name.clone(), r.rules.clone())).collect()
+    spec.routes
+        .iter()
+        .map(|r| (r.kind, r.name.clone(), r.rules.clone()))
+        .collect()
 }
 
 /// The controllers of a route: of its Gateways' classes, or else those that its status names.
 fn controllers(context: &Context, route: Option<&Value>) -> Vec<String> {
-    let Some(route) = route else { return Vec::new() };
+    let Some(route) = route else {
+        return Vec::new();
+    };
     let parents = traffic::parents(route);
     let mut found: Vec<String> = parents
         .iter()
@@ -254,7 +401,9 @@ fn controllers(context: &Context, route: Option<&Value>) -> Vec<String> {
 }
 
 fn profile(context: &Context, route: &Value) -> Option<&'static Profile> {
-    controllers(context, Some(route)).iter().find_map(|controller| metrics::profile(controller))
+    controllers(context, Some(route))
+        .iter()
+        .find_map(|controller| metrics::profile(controller))
 }
 
 fn backend_fact(context: &Context, backend: &Backend, home: &str) -> BackendFact {
@@ -266,7 +415,9 @@ fn backend_fact(context: &Context, backend: &Backend, home: &str) -> BackendFact
     match context.stores.service_ports(namespace, &backend.name) {
         None => BackendFact::Missing,
         Some(ports) if !ports.contains(&i32::from(backend.port)) => BackendFact::NoPort,
-        Some(_) if context.stores.has_ready_endpoint(namespace, &backend.name) => BackendFact::Ready,
+        Some(_) if context.stores.has_ready_endpoint(namespace, &backend.name) => {
+            BackendFact::Ready
+        }
         Some(_) => BackendFact::NoEndpoints,
     }
 }

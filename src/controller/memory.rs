@@ -64,7 +64,10 @@ impl Memory {
     /// The newer of the cached object and our own last write of it, with the newest status.
     pub fn freshest(&self, cached: Arc<Canary>) -> (Arc<Canary>, CanaryStatus) {
         let canary = match &self.written {
-            Some(written) if version(written.resource_version().as_deref()) > version(cached.resource_version().as_deref()) => {
+            Some(written)
+                if version(written.resource_version().as_deref())
+                    > version(cached.resource_version().as_deref()) =>
+            {
                 written.clone()
             }
             _ => cached,
@@ -81,7 +84,8 @@ impl Memory {
         let known = self.routes.get(title);
         match (known, cached) {
             (Some(known), Some(cached))
-                if known["metadata"]["uid"] == cached["metadata"]["uid"] && route_version(known) > route_version(&cached) =>
+                if known["metadata"]["uid"] == cached["metadata"]["uid"]
+                    && route_version(known) > route_version(&cached) =>
             {
                 Some(known.clone())
             }

@@ -74,7 +74,8 @@ const CONCURRENCY: u16 = 32;
 pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(15));
-    let client = Client::try_from(config).context("cannot make a client of the API server's address")?;
+    let client =
+        Client::try_from(config).context("cannot make a client of the API server's address")?;
     let health = Health::default();
     let numbers = Arc::new(Numbers::default());
     let listener = TcpListener::bind(settings.listen)
@@ -97,12 +98,20 @@ async fn operate(
     let (stores, watches) = Stores::watch(&client);
     let (delivered, deliveries) = tokio::sync::mpsc::unbounded_channel();
     let courier = Courier::start(client.clone(), settings.egress, delivered);
-    let reporter = Reporter { controller: MANAGER.into(), instance: None };
-    let controller = Controller::new(kube::Api::<Canary>::all(client.clone()), kube::runtime::watcher::Config::default())
-        .with_config(ControllerConfig::default().concurrency(CONCURRENCY));
+    let reporter = Reporter {
+        controller: MANAGER.into(),
+        instance: None,
+    };
+    let controller = Controller::new(
+        kube::Api::<Canary>::all(client.clone()),
+        kube::runtime::watcher::Config::default(),
+    )
+    .with_config(ControllerConfig::default().concurrency(CONCURRENCY));
     let canaries = controller.store();
-    let deliveries = UnboundedReceiverStream::new(deliveries)
-        .map(|to: crate::alerts::Recipient| ObjectRef::<Canary>::new(&to.name).within(&to.namespace));
+    let deliveries =
+        UnboundedReceiverStream::new(deliveries).map(|to: crate::alerts::Recipient| {
+            ObjectRef::<Canary>::new(&to.name).within(&to.namespace)
+        });
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,

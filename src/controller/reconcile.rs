@@ -36,11 +36,18 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
         Err(err) => (Outcome::Failed, err.reason()),
     };
     context.memories.keep(&uid, memory);
-    context.numbers.reconciled(outcome, reason, begun.elapsed().as_secs_f64());
+    context
+        .numbers
+        .reconciled(outcome, reason, begun.elapsed().as_secs_f64());
     result
 }
 
-async fn look(context: &Context, cached: Arc<Canary>, uid: &str, memory: &mut Memory) -> Result<Action, Error> {
+async fn look(
+    context: &Context,
+    cached: Arc<Canary>,
+    uid: &str,
+    memory: &mut Memory,
+) -> Result<Action, Error> {
     let (canary, status) = memory.freshest(cached);
     let now = context.now();
     let scene = Scene::read(context, &canary, &status, memory);
@@ -63,9 +70,17 @@ async fn look(context: &Context, cached: Arc<Canary>, uid: &str, memory: &mut Me
     for note in &decision.events {
         publish(context, &canary, note).await;
     }
-    context.courier.post(crate::alerts::Recipient::of(&scene.namespace, &scene.name, uid), &status.outbox);
+    context.courier.post(
+        crate::alerts::Recipient::of(&scene.namespace, &scene.name, uid),
+        &status.outbox,
+    );
     acted?;
-    let wait = decision.wake.map(|at| (at - now).to_std().unwrap_or_default().max(Duration::from_millis(10)));
+    let wait = decision.wake.map(|at| {
+        (at - now)
+            .to_std()
+            .unwrap_or_default()
+            .max(Duration::from_millis(10))
+    });
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -90,12 +105,18 @@ async fn write_status(
     next.status = Some(decision.status.clone());
     next.metadata.managed_fields = None;
     let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
-    let options = PostParams { field_manager: params().field_manager, ..PostParams::default() };
+    let options = PostParams {
+        field_manager: params().field_manager,
+        ..PostParams::default()
+    };
     match api.replace_status(&scene.name, &options, &next).await {
         Ok(written) => {
             context.numbers.wrote("status");
             log(scene, canary.status.as_ref(), &decision.status);
-            memory.newest = Some((written.resource_version().unwrap_or_default(), decision.status.clone()));
+            memory.newest = Some((
+                written.resource_version().unwrap_or_default(),
+                decision.status.clone(),
+            ));
             memory.written = Some(Arc::new(written));
             memory.written_at = Some(now);
             Ok(())
@@ -121,14 +142,22 @@ fn log(scene: &Scene<'_>, before: Option<&CanaryStatus>, after: &CanaryStatus) {
 
 async fn publish(context: &Context, canary: &Canary, note: &Note) {
     let event = Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        type_: if note.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
         reason: note.reason.into(),
         note: Some(note.message.chars().take(1024).collect()),
         action: "Release".into(),
         secondary: None,
     };
     context.numbers.wrote("event");
-    if let Err(err) = context.recorder.publish(&event, &canary.object_ref(&())).await {
+    if let Err(err) = context
+        .recorder
+        .publish(&event, &canary.object_ref(&()))
+        .await
+    {
         warn!(canary = canary.name_any(), error = %err, "cannot write an event");
     }
 }
@@ -142,7 +171,10 @@ pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Contex
     }
     let failures = context.memories.failed(&uid);
     warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
-    let backoff = Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
-    let spread = uid.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 250;
+    let backoff =
+        Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
+    let spread = uid.bytes().fold(0u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    }) % 250;
     Action::requeue(backoff.min(LONGEST_BACKOFF) + Duration::from_millis(spread.into()))
 }

@@ -54,34 +54,65 @@ fn gateway_resource(kind: &str, plural: &str) -> ApiResource {
 
 impl Stores {
     pub fn watch(client: &Client) -> (Self, Watches) {
-        let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
+        let dynamic =
+            |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
         let (route, gateway, class) = (
             route_resource(RouteKind::HTTPRoute),
             gateway_resource("Gateway", "gateways"),
             gateway_resource("GatewayClass", "gatewayclasses"),
         );
         let (routes, route_stream) = cached(dynamic(&route), route, |r| {
-            Some(Touched::Route { namespace: r.namespace()?, name: r.name_any() })
+            Some(Touched::Route {
+                namespace: r.namespace()?,
+                name: r.name_any(),
+            })
         });
         let (gateways, gateway_stream) = cached(dynamic(&gateway), gateway, |g| {
-            Some(Touched::Gateway { namespace: g.namespace()?, name: g.name_any() })
+            Some(Touched::Gateway {
+                namespace: g.namespace()?,
+                name: g.name_any(),
+            })
         });
         let (classes, class_stream) = cached(dynamic(&class), class, |_| Some(Touched::Class));
         let (services, service_stream) = cached(Api::<Service>::all(client.clone()), (), |s| {
-            Some(Touched::Service { namespace: s.namespace()?, name: s.name_any() })
+            Some(Touched::Service {
+                namespace: s.namespace()?,
+                name: s.name_any(),
+            })
         });
-        let (slices, slice_stream) = cached(Api::<EndpointSlice>::all(client.clone()), (), |slice| {
-            Some(Touched::Service { namespace: slice.namespace()?, name: owner(slice)?.to_owned() })
-        });
-        let stores = Self { routes, gateways, classes, services, slices };
-        let touched =
-            futures::stream::select_all([route_stream, gateway_stream, class_stream, service_stream, slice_stream]);
+        let (slices, slice_stream) =
+            cached(Api::<EndpointSlice>::all(client.clone()), (), |slice| {
+                Some(Touched::Service {
+                    namespace: slice.namespace()?,
+                    name: owner(slice)?.to_owned(),
+                })
+            });
+        let stores = Self {
+            routes,
+            gateways,
+            classes,
+            services,
+            slices,
+        };
+        let touched = futures::stream::select_all([
+            route_stream,
+            gateway_stream,
+            class_stream,
+            service_stream,
+            slice_stream,
+        ]);
         (stores.clone(), Watches { stores, touched })
     }
 
     /// Returns when every cache has been filled once.
     pub async fn filled(&self) {
-        let Self { routes, gateways, classes, services, slices } = self;
+        let Self {
+            routes,
+            gateways,
+            classes,
+            services,
+            slices,
+        } = self;
         // A writer is dropped only when the whole controller ends, and then nobody waits here.
         let _ = future::join5(
             routes.wait_until_ready(),
@@ -101,11 +132,15 @@ impl Stores {
     /// The controller that a Gateway's class belongs to.
     pub fn controller_of(&self, namespace: &str, gateway: &str) -> Option<String> {
         let resource = gateway_resource("Gateway", "gateways");
-        let gateway = self.gateways.get(&ObjectRef::new_with(gateway, resource).within(namespace))?;
+        let gateway = self
+            .gateways
+            .get(&ObjectRef::new_with(gateway, resource).within(namespace))?;
         let class = gateway.data["spec"]["gatewayClassName"].as_str()?;
         let resource = gateway_resource("GatewayClass", "gatewayclasses");
         let class = self.classes.get(&ObjectRef::new_with(class, resource))?;
-        class.data["spec"]["controllerName"].as_str().map(str::to_owned)
+        class.data["spec"]["controllerName"]
+            .as_str()
+            .map(str::to_owned)
     }
 
     /// The ports of a Service; none when it is not there.
@@ -122,7 +157,10 @@ impl Stores {
                 && owner(slice) == Some(service)
                 && slice.endpoints.iter().any(|endpoint| {
                     // An unset condition is to be taken for ready (EndpointConditions in the API reference).
-                    endpoint.conditions.as_ref().is_none_or(|c| c.ready.unwrap_or(true))
+                    endpoint
+                        .conditions
+                        .as_ref()
+                        .is_none_or(|c| c.ready.unwrap_or(true))
                 })
         })
     }
@@ -130,7 +168,10 @@ impl Stores {
 
 impl Watches {
     /// The Canaries that changes touch.
-    pub fn touched(self, canaries: Store<Canary>) -> impl Stream<Item = ObjectRef<Canary>> + Send + 'static {
+    pub fn touched(
+        self,
+        canaries: Store<Canary>,
+    ) -> impl Stream<Item = ObjectRef<Canary>> + Send + 'static {
         let stores = self.stores;
         self.touched.flat_map(move |touched| {
             let hit: Vec<_> = canaries
@@ -149,16 +190,25 @@ fn touches(touched: &Touched, canary: &Canary, stores: &Stores) -> bool {
     let status = canary.status.as_ref();
     match touched {
         Touched::Route { namespace, name } => {
-            let known = status.into_iter().flat_map(|s| &s.routes).any(|r| r.name == *name);
+            let known = status
+                .into_iter()
+                .flat_map(|s| &s.routes)
+                .any(|r| r.name == *name);
             *namespace == here && (known || canary.spec.routes.iter().any(|r| r.name == *name))
         }
         Touched::Gateway { namespace, name } => canary.spec.routes.iter().any(|r| {
             let route = stores.route(r.kind, &here, &r.name);
-            route.is_some_and(|route| crate::traffic::parents(&route).iter().any(|p| p.is_gateway(namespace, name)))
+            route.is_some_and(|route| {
+                crate::traffic::parents(&route)
+                    .iter()
+                    .any(|p| p.gateway() == Some((namespace, name)))
+            })
         }),
         Touched::Class => true,
         Touched::Service { namespace, name } => {
-            let release = status.and_then(|s| s.release.as_ref()).map(|r| &r.candidate);
+            let release = status
+                .and_then(|s| s.release.as_ref())
+                .map(|r| &r.candidate);
             let backends = canary.spec.target.backend.iter().chain(release);
             backends.into_iter().any(|backend: &Backend| {
                 backend.name == *name && backend.namespace.as_deref().unwrap_or(&here) == namespace
@@ -168,7 +218,10 @@ fn touches(touched: &Touched, canary: &Canary, stores: &Stores) -> bool {
 }
 
 fn owner(slice: &EndpointSlice) -> Option<&str> {
-    slice.labels().get("kubernetes.io/service-name").map(String::as_str)
+    slice
+        .labels()
+        .get("kubernetes.io/service-name")
+        .map(String::as_str)
 }
 
 fn json(object: &DynamicObject) -> Option<Value> {

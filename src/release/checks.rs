@@ -5,8 +5,8 @@ use super::facts::Answer;
 use super::plan::{ErrorCheck, MetricCheck, Plan, PlannedStep};
 use crate::analysis::{self, Measured, MetricLimits, Window};
 use crate::api::{
-    ArmCounts, CanarySpec, CanaryStatus, CheckStatus, OnInconclusive, Outcome, PlanSpec, Point, Release, Stage,
-    Time, Verdict,
+    ArmCounts, CanarySpec, CanaryStatus, CheckStatus, OnInconclusive, Outcome, PlanSpec, Point,
+    Release, Stage, Time, Verdict,
 };
 use chrono::TimeDelta;
 
@@ -18,7 +18,10 @@ pub enum Question {
         /// Requests that were matched by a header count too, because nothing else reaches the canary.
         testers: bool,
     },
-    Metric { name: String, query: String },
+    Metric {
+        name: String,
+        query: String,
+    },
 }
 
 /// The name of the error rate's check in status.
@@ -33,12 +36,22 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
     let Some(release) = status.release.as_ref().filter(|r| under_way(r)) else {
         // A release that is about to begin takes the counters as they stand before its first patch.
         let begins = status.stable.as_ref().zip(spec.target.backend.as_ref());
-        let begins = begins.is_none_or(|(stable, target)| stable.backend.name != target.name || stable.backend != *target);
+        let begins = begins.is_none_or(|(stable, target)| {
+            stable.backend.name != target.name || stable.backend != *target
+        });
         let counted = PlanSpec::of(spec).analysis.error_rate.is_some();
-        return if begins && counted { vec![Question::ErrorRate { testers: false }] } else { Vec::new() };
+        return if begins && counted {
+            vec![Question::ErrorRate { testers: false }]
+        } else {
+            Vec::new()
+        };
     };
-    let Ok(plan) = Plan::of(&release.plan) else { return Vec::new() };
-    let Some(step) = plan.step(release.step.index) else { return Vec::new() };
+    let Ok(plan) = Plan::of(&release.plan) else {
+        return Vec::new();
+    };
+    let Some(step) = plan.step(release.step.index) else {
+        return Vec::new();
+    };
     if release.stage == Stage::Restoring {
         return Vec::new();
     }
@@ -46,12 +59,18 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
     let last = |name: &str| release.checks.iter().find(|c| c.name == name).map(|c| c.at);
     let applies = applies(release, step);
     let mut questions = Vec::new();
-    if plan.error_rate.is_some() && (applies || release.counters.is_none()) && due(last(ERROR_RATE)) {
-        questions.push(Question::ErrorRate { testers: step.weight == 0 });
+    if plan.error_rate.is_some() && (applies || release.counters.is_none()) && due(last(ERROR_RATE))
+    {
+        questions.push(Question::ErrorRate {
+            testers: step.weight == 0,
+        });
     }
     if applies {
         let metrics = plan.metrics.iter().filter(|m| due(last(&m.name)));
-        questions.extend(metrics.map(|m| Question::Metric { name: m.name.clone(), query: m.query.clone() }));
+        questions.extend(metrics.map(|m| Question::Metric {
+            name: m.name.clone(),
+            query: m.query.clone(),
+        }));
     }
     questions
 }
@@ -76,7 +95,9 @@ impl Turn<'_> {
     /// The checks that stand between this step and the next. One whose lack of data is to be ignored,
     /// and which has none, does not.
     pub fn applicable(&self, plan: &Plan, step: &PlannedStep) -> Vec<Applicable> {
-        let Some(release) = self.release().filter(|release| applies(release, step)) else { return Vec::new() };
+        let Some(release) = self.release().filter(|release| applies(release, step)) else {
+            return Vec::new();
+        };
         let errors = plan.error_rate.iter().map(|c| Applicable {
             name: ERROR_RATE.into(),
             on_no_data: c.on_no_data,
@@ -90,7 +111,11 @@ impl Turn<'_> {
         errors
             .chain(metrics)
             .filter(|check| {
-                let found = release.checks.iter().find(|c| c.name == check.name).map(|c| c.verdict);
+                let found = release
+                    .checks
+                    .iter()
+                    .find(|c| c.name == check.name)
+                    .map(|c| c.verdict);
                 !found.is_some_and(|verdict| check.policy(verdict) == Some(OnInconclusive::Ignore))
             })
             .collect()
@@ -117,7 +142,9 @@ impl Turn<'_> {
 
     /// Turns answers into verdicts.
     pub fn judge(&mut self) {
-        let Some((plan, step)) = self.planned() else { return };
+        let Some((plan, step)) = self.planned() else {
+            return;
+        };
         let facts = self.facts;
         for answer in &facts.answers {
             match answer {
@@ -134,11 +161,16 @@ impl Turn<'_> {
             }
         }
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         if !facts.answers.is_empty() && release.step.accepted_at.is_some() {
             release.step.samples += 1;
         }
-        let point_due = release.timeline.last().is_none_or(|p| now - p.at >= TimeDelta::seconds(10));
+        let point_due = release
+            .timeline
+            .last()
+            .is_none_or(|p| now - p.at >= TimeDelta::seconds(10));
         if point_due && !facts.answers.is_empty() {
             self.mark_point();
         }
@@ -153,10 +185,16 @@ impl Turn<'_> {
         answer: &Result<analysis::Reading, Measured>,
     ) {
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         let applies = applies(release, step);
         let share = share(release, plan, step);
-        let prior = release.checks.iter().find(|c| c.name == ERROR_RATE).cloned();
+        let prior = release
+            .checks
+            .iter()
+            .find(|c| c.name == ERROR_RATE)
+            .cloned();
         let judged = match answer {
             Err(_) if !applies => return,
             Err(why) => analysis::no_answer(ERROR_RATE, prior.as_ref(), why, now),
@@ -170,7 +208,11 @@ impl Turn<'_> {
                 let baseline = Some(counts.stable).filter(|stable| stable.requests > 0);
                 release.counts = Some(counts + delta);
                 release.excess_failures = excess(counts + delta);
-                let window = Window { delta, share, baseline };
+                let window = Window {
+                    delta,
+                    share,
+                    baseline,
+                };
                 analysis::judge_error_rate(&check.limits, prior.as_ref(), &window, now)
             }
         };
@@ -179,7 +221,9 @@ impl Turn<'_> {
 
     fn judge_metric(&mut self, metric: &MetricCheck, measured: &Measured) {
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         let prior = release.checks.iter().find(|c| c.name == metric.name);
         let limits = MetricLimits {
             name: &metric.name,
@@ -193,10 +237,18 @@ impl Turn<'_> {
 
     fn wake_for_checks(&mut self, plan: &Plan, step: &PlannedStep) {
         let names = self.applicable_or_ignored(plan, step);
-        let Some(release) = self.release() else { return };
+        let Some(release) = self.release() else {
+            return;
+        };
         let next = names.iter().map(|name| {
-            let last = release.checks.iter().find(|c| c.name == *name).map(|c| c.at);
-            last.map_or(self.now + TimeDelta::milliseconds(50), |at| at + plan.interval)
+            let last = release
+                .checks
+                .iter()
+                .find(|c| c.name == *name)
+                .map(|c| c.at);
+            last.map_or(self.now + TimeDelta::milliseconds(50), |at| {
+                at + plan.interval
+            })
         });
         let next = next.min();
         self.wakes.extend(next);
@@ -207,15 +259,23 @@ impl Turn<'_> {
             return Vec::new();
         }
         let errors = plan.error_rate.iter().map(|_| ERROR_RATE.to_owned());
-        errors.chain(plan.metrics.iter().map(|m| m.name.clone())).collect()
+        errors
+            .chain(plan.metrics.iter().map(|m| m.name.clone()))
+            .collect()
     }
 
     /// Adds a point to the picture of the release; when it is full, every other older point goes.
     pub fn mark_point(&mut self) {
         let now = self.now;
         let weight = super::words::weight(&self.status);
-        let Some(release) = self.status.release.as_mut() else { return };
-        let evidence = release.checks.iter().filter_map(|c| c.evidence).reduce(f64::max);
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
+        let evidence = release
+            .checks
+            .iter()
+            .filter_map(|c| c.evidence)
+            .reduce(f64::max);
         let counts = release.counts.unwrap_or_default();
         if release.timeline.len() >= POINTS {
             let mut index = 0;
@@ -224,7 +284,12 @@ impl Turn<'_> {
                 index % 2 == 1
             });
         }
-        release.timeline.push(Point { at: now, weight, counts, evidence });
+        release.timeline.push(Point {
+            at: now,
+            weight,
+            counts,
+            evidence,
+        });
     }
 }
 
@@ -244,12 +309,20 @@ fn share(release: &Release, plan: &Plan, step: &PlannedStep) -> f64 {
     if release.stage == Stage::Promoting {
         return 1.0;
     }
-    let last = release.checks.iter().find(|c| c.name == ERROR_RATE).map(|c| c.at);
+    let last = release
+        .checks
+        .iter()
+        .find(|c| c.name == ERROR_RATE)
+        .map(|c| c.at);
     let straddles = match (release.step.accepted_at, last) {
         (Some(accepted), Some(last)) => last < accepted + plan.interval,
         (None, _) | (_, None) => true,
     };
-    let before = release.step.index.checked_sub(1).and_then(|i| plan.steps.get(i as usize));
+    let before = release
+        .step
+        .index
+        .checked_sub(1)
+        .and_then(|i| plan.steps.get(i as usize));
     let before = before.filter(|_| straddles).map_or(0, |b| b.weight);
     f64::from(step.weight.max(before)) / 100.0
 }

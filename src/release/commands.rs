@@ -10,7 +10,9 @@ impl Turn<'_> {
     pub fn obey(&mut self) {
         let facts = self.facts;
         for verb in Verb::ALL {
-            let Some(command) = facts.commands.iter().find(|c| c.verb == verb) else { continue };
+            let Some(command) = facts.commands.iter().find(|c| c.verb == verb) else {
+                continue;
+            };
             if self.status.obeyed.contains(command) {
                 continue;
             }
@@ -23,8 +25,16 @@ impl Turn<'_> {
             };
             self.status.obeyed.push(command.clone());
             self.events.push(match answer {
-                Ok(what) => Note { reason: "CommandObeyed", warning: false, message: said(command, &what) },
-                Err(why) => Note { reason: "CommandIgnored", warning: true, message: said(command, &why) },
+                Ok(what) => Note {
+                    reason: "CommandObeyed",
+                    warning: false,
+                    message: said(command, &what),
+                },
+                Err(why) => Note {
+                    reason: "CommandIgnored",
+                    warning: true,
+                    message: said(command, &why),
+                },
             });
         }
     }
@@ -43,10 +53,18 @@ impl Turn<'_> {
             self.status.refused = None;
             return Ok("the revision is tried again".into());
         }
-        let contested = self.status.stable.as_ref().filter(|s| s.revision == revision);
+        let contested = self
+            .status
+            .stable
+            .as_ref()
+            .filter(|s| s.revision == revision);
         if let Some(backend) = contested.and_then(|s| s.contested_by.clone()) {
             // The route serves something else by someone's hand; releasing from there is what was asked for.
-            self.status.stable = Some(Stable { revision: backend.revision(), backend, contested_by: None });
+            self.status.stable = Some(Stable {
+                revision: backend.revision(),
+                backend,
+                contested_by: None,
+            });
             return Ok("the revision is released again".into());
         }
         match &self.status.refused {
@@ -72,7 +90,12 @@ impl Turn<'_> {
     }
 
     fn obey_approve(&mut self, value: &str) -> Result<String, String> {
-        let form = || format!("it must be REVISION/STEP, such as {}", self.approval_value(1));
+        let form = || {
+            format!(
+                "it must be REVISION/STEP, such as {}",
+                self.approval_value(1)
+            )
+        };
         let (revision, step) = value.rsplit_once('/').ok_or_else(form)?;
         let step: u32 = step.parse().map_err(|_| form())?;
         self.release_named(revision)?;
@@ -80,7 +103,12 @@ impl Turn<'_> {
         if step == 0 || step as usize > count {
             return Err(format!("the release has steps 1 to {count}"));
         }
-        if let Some(release) = self.status.release.as_mut().filter(|r| !r.approved.contains(&step)) {
+        if let Some(release) = self
+            .status
+            .release
+            .as_mut()
+            .filter(|r| !r.approved.contains(&step))
+        {
             release.approved.push(step);
         }
         Ok(format!("step {step} is approved"))
@@ -106,7 +134,9 @@ impl Turn<'_> {
 
     /// What a person writes to approve a step.
     pub fn approval_value(&self, step: u32) -> String {
-        let revision = self.release().map_or("REVISION", |release| release.revision.as_str());
+        let revision = self
+            .release()
+            .map_or("REVISION", |release| release.revision.as_str());
         format!("{revision}/{step}")
     }
 }

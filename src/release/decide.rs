@@ -4,8 +4,8 @@ use super::facts::{Decision, Effect, Facts, Note, RouteState};
 use super::plan::Plan;
 use super::{Acceptance, BackendFact};
 use crate::api::{
-    AlertEvent, Backend, CanaryStatus, ConditionStatus, ConditionType, Outcome, PastRelease, Release, RouteRecord, Stable, Stage, StepStatus,
-    Time, Verdict, Wanted,
+    AlertEvent, Backend, CanaryStatus, ConditionStatus, ConditionType, Outcome, PastRelease,
+    Release, RouteRecord, Stable, Stage, StepStatus, Time, Verdict, Wanted,
 };
 use chrono::TimeDelta;
 
@@ -43,7 +43,10 @@ pub fn under_way(release: &Release) -> bool {
 /// The traffic that a status wants, with the backends that it is about; none at rest.
 #[must_use]
 pub fn wanted(status: &CanaryStatus) -> Option<(Wanted, &Backend, &Backend)> {
-    let release = status.release.as_ref().filter(|release| under_way(release))?;
+    let release = status
+        .release
+        .as_ref()
+        .filter(|release| under_way(release))?;
     let stable = &status.stable.as_ref()?.backend;
     let wanted = match release.stage {
         Stage::Stepping => match Plan::of(&release.plan).ok()?.step(release.step.index) {
@@ -84,15 +87,21 @@ impl Turn<'_> {
 
     fn clear_what_is_done(&mut self) {
         let facts = self.facts;
-        self.status.outbox.retain(|alert| !facts.delivered.contains(&alert.id));
-        self.status.obeyed.retain(|command| facts.commands.contains(command));
+        self.status
+            .outbox
+            .retain(|alert| !facts.delivered.contains(&alert.id));
+        self.status
+            .obeyed
+            .retain(|command| facts.commands.contains(command));
     }
 
     /// A release that is under way: protect first, then advance.
     fn go_on(&mut self) {
         self.know_remade_routes();
         self.judge();
-        let Some(release) = self.release() else { return };
+        let Some(release) = self.release() else {
+            return;
+        };
         match release.stage {
             Stage::Stepping | Stage::Promoting => {
                 if let Some((outcome, reason)) = self.must_stop() {
@@ -116,22 +125,42 @@ impl Turn<'_> {
         if self.facts.deleting {
             return Some((Outcome::Aborted, "the Canary was deleted".into()));
         }
-        if let Some(check) = release.checks.iter().find(|check| check.verdict == Verdict::Harm) {
-            return Some((Outcome::RolledBack, format!("{}: {}", check.name, check.message)));
+        if let Some(check) = release
+            .checks
+            .iter()
+            .find(|check| check.verdict == Verdict::Harm)
+        {
+            return Some((
+                Outcome::RolledBack,
+                format!("{}: {}", check.name, check.message),
+            ));
         }
         if let Some(reason) = self.lost_canary(release) {
             return Some((Outcome::RolledBack, reason));
         }
         let target = self.target();
-        if let Some(target) = target.as_ref().map(Backend::revision).filter(|to| *to != release.revision) {
+        if let Some(target) = target
+            .as_ref()
+            .map(Backend::revision)
+            .filter(|to| *to != release.revision)
+        {
             return Some(if target == stable.revision {
-                (Outcome::Reverted, format!("the target is {} again", stable.backend))
+                (
+                    Outcome::Reverted,
+                    format!("the target is {} again", stable.backend),
+                )
             } else {
-                (Outcome::Superseded, format!("{target} has taken the place of {}", release.revision))
+                (
+                    Outcome::Superseded,
+                    format!("{target} has taken the place of {}", release.revision),
+                )
             });
         }
         if let Some(refusal) = self.refusal() {
-            return Some((Outcome::RolledBack, format!("the route was refused with the canary in it: {refusal}")));
+            return Some((
+                Outcome::RolledBack,
+                format!("the route was refused with the canary in it: {refusal}"),
+            ));
         }
         self.blind_too_long()
     }
@@ -156,19 +185,35 @@ impl Turn<'_> {
 
     /// What a parent has against a route that carries what we want.
     fn refusal(&self) -> Option<String> {
-        self.facts.routes.iter().find_map(|route| match &route.state {
-            RouteState::Found { carries: true, acceptance: Acceptance::Refused(why), .. } => {
-                Some(format!("{}: {why}", route.title))
-            }
-            RouteState::Found { .. } | RouteState::Missing => None,
-        })
+        self.facts
+            .routes
+            .iter()
+            .find_map(|route| match &route.state {
+                RouteState::Found {
+                    carries: true,
+                    acceptance: Acceptance::Refused(why),
+                    ..
+                } => Some(format!("{}: {why}", route.title)),
+                RouteState::Found { .. } | RouteState::Missing => None,
+            })
     }
 
     /// A route that was deleted and made anew is another route: it is surveyed as if seen first.
     fn know_remade_routes(&mut self) {
         for fact in &self.facts.routes {
-            let RouteState::Found { uid, survey: Ok(record), .. } = &fact.state else { continue };
-            let known = self.status.routes.iter_mut().find(|r| (r.kind, &r.name) == (record.kind, &record.name));
+            let RouteState::Found {
+                uid,
+                survey: Ok(record),
+                ..
+            } = &fact.state
+            else {
+                continue;
+            };
+            let known = self
+                .status
+                .routes
+                .iter_mut()
+                .find(|r| (r.kind, &r.name) == (record.kind, &record.name));
             if let Some(known) = known.filter(|known| known.uid != *uid) {
                 *known = record.clone();
             }
@@ -178,7 +223,9 @@ impl Turn<'_> {
     /// Sets out to give every route back to the stable backend.
     pub fn restore(&mut self, outcome: Outcome, reason: String) {
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         release.stage = Stage::Restoring;
         release.outcome = Some(outcome);
         release.reason = Some(reason.clone());
@@ -202,19 +249,29 @@ impl Turn<'_> {
             RouteState::Found { carries, .. } => *carries,
         });
         // The status that the routes were compared with must have wanted this already.
-        let asked = self.facts.status.release.as_ref().is_some_and(|r| r.stage == Stage::Restoring);
+        let asked = self
+            .facts
+            .status
+            .release
+            .as_ref()
+            .is_some_and(|r| r.stage == Stage::Restoring);
         if !(carried && asked) {
             return;
         }
         let settle = self.settle();
         let accepted = self.all_accepted();
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         if accepted && release.step.accepted_at.is_none() {
             release.step.accepted_at = Some(now);
         }
         let anyway = release.step.entered_at + RESTORED_ANYWAY;
-        let ends = release.step.accepted_at.map_or(anyway, |at| anyway.min(at + settle));
+        let ends = release
+            .step
+            .accepted_at
+            .map_or(anyway, |at| anyway.min(at + settle));
         if now >= ends {
             self.end();
         } else {
@@ -235,12 +292,17 @@ impl Turn<'_> {
     /// The routes are as the outcome says.
     fn end(&mut self) {
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         release.stage = Stage::Ended;
         release.ended_at = Some(now);
         release.counters = None;
         let outcome = *release.outcome.get_or_insert(Outcome::Promoted);
-        let reason = release.reason.clone().unwrap_or_else(|| super::words::success(release));
+        let reason = release
+            .reason
+            .clone()
+            .unwrap_or_else(|| super::words::success(release));
         release.reason = Some(reason.clone());
         let past = PastRelease {
             revision: release.revision.clone(),
@@ -285,7 +347,8 @@ impl Turn<'_> {
             }
             self.effects.push(Effect::Shift);
         }
-        self.effects.extend(self.status.obeyed.iter().cloned().map(Effect::Forget));
+        self.effects
+            .extend(self.status.obeyed.iter().cloned().map(Effect::Forget));
         if self.facts.held && !busy && !self.last_words() {
             self.effects.push(Effect::LetGo);
         }
@@ -301,8 +364,13 @@ impl Turn<'_> {
 
     /// A deleted Canary whose alerts are still on their way stays for as long as they may take.
     fn last_words(&mut self) -> bool {
-        let until = self.release().and_then(|r| r.ended_at).map(|ended| ended + LAST_WORDS);
-        let waits = self.facts.deleting && !self.status.outbox.is_empty() && until.is_some_and(|at| self.now < at);
+        let until = self
+            .release()
+            .and_then(|r| r.ended_at)
+            .map(|ended| ended + LAST_WORDS);
+        let waits = self.facts.deleting
+            && !self.status.outbox.is_empty()
+            && until.is_some_and(|at| self.now < at);
         if waits {
             self.wakes.extend(until);
         }
@@ -320,7 +388,9 @@ fn essence(status: &CanaryStatus) -> CanaryStatus {
     essence.message = String::new();
     // That a parent has yet to answer passes in a moment; each step says when it has.
     for condition in &mut essence.conditions {
-        if condition.kind == ConditionType::RoutesAccepted && condition.status != ConditionStatus::False {
+        if condition.kind == ConditionType::RoutesAccepted
+            && condition.status != ConditionStatus::False
+        {
             condition.status = ConditionStatus::Unknown;
             condition.reason.clear();
             condition.message.clear();

@@ -103,7 +103,10 @@ pub enum BackendFact {
 pub enum Answer {
     /// Raw counters of both versions, or why there are none.
     ErrorRate(Result<Reading, Measured>),
-    Metric { name: String, measured: Measured },
+    Metric {
+        name: String,
+        measured: Measured,
+    },
 }
 
 /// What is to be done, in the order: status, effects, events.
@@ -153,6 +156,10 @@ impl Note {
             | AlertEvent::Aborted
             | AlertEvent::Superseded => false,
         };
-        Self { reason: event.name(), warning, message }
+        Self {
+            reason: event.name(),
+            warning,
+            message,
+        }
     }
 }

@@ -10,11 +10,21 @@ const OUTBOX: usize = 32;
 impl Turn<'_> {
     pub fn tell(&mut self, event: AlertEvent, message: String) {
         let step = self.release().map_or(0, |release| release.step.index + 1);
-        let began = self.release().map_or(0, |release| release.started_at.timestamp_millis());
+        let began = self
+            .release()
+            .map_or(0, |release| release.started_at.timestamp_millis());
         let revision = self.release().map(|release| release.revision.clone());
-        let revision = revision.or_else(|| self.status.stable.as_ref().map(|s| s.revision.clone())).unwrap_or_default();
+        let revision = revision
+            .or_else(|| self.status.stable.as_ref().map(|s| s.revision.clone()))
+            .unwrap_or_default();
         let check = self.check_to_tell();
-        for alert in self.facts.spec.alerts.iter().filter(|alert| alert.on.contains(&event)) {
+        for alert in self
+            .facts
+            .spec
+            .alerts
+            .iter()
+            .filter(|alert| alert.on.contains(&event))
+        {
             let provider = &alert.provider_ref.name;
             let id = format!("{revision}.{began}.{step}.{}.{provider}", event.name());
             if self.status.outbox.iter().any(|waiting| waiting.id == id) {
@@ -31,13 +41,27 @@ impl Turn<'_> {
             });
         }
         if self.status.outbox.len() > OUTBOX {
-            let droppable = |alert: &Alert| matches!(alert.event, AlertEvent::StepReached | AlertEvent::Started);
+            let droppable = |alert: &Alert| {
+                matches!(alert.event, AlertEvent::StepReached | AlertEvent::Started)
+            };
             let oldest = self.status.outbox.iter().position(droppable).unwrap_or(0);
             let dropped = self.status.outbox.remove(oldest);
-            let message = format!("an alert of {} for {} was dropped: its outbox is full", dropped.event.name(), dropped.provider);
-            self.events.push(Note { reason: "AlertDropped", warning: true, message });
+            let message = format!(
+                "an alert of {} for {} was dropped: its outbox is full",
+                dropped.event.name(),
+                dropped.provider
+            );
+            self.events.push(Note {
+                reason: "AlertDropped",
+                warning: true,
+                message,
+            });
         }
-        let message = if revision.is_empty() { message } else { format!("{revision}: {message}") };
+        let message = if revision.is_empty() {
+            message
+        } else {
+            format!("{revision}: {message}")
+        };
         self.events.push(Note::of(event, message));
     }
 

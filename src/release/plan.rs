@@ -97,7 +97,11 @@ impl Plan {
             let planned = planned_step(index, step, folded.last())?;
             folded.push(planned);
         }
-        let Analysis { error_rate, metrics, interval } = analysis;
+        let Analysis {
+            error_rate,
+            metrics,
+            interval,
+        } = analysis;
         let interval = match interval {
             Some(span) => span.parse().map_err(at("analysis.interval"))?,
             None => DEFAULT_INTERVAL,
@@ -135,10 +139,25 @@ impl PlannedStep {
     }
 }
 
-fn planned_step(index: usize, step: &Step, before: Option<&PlannedStep>) -> Result<PlannedStep, PlanError> {
-    let Step { weight, headers, hold, deadline, on_deadline, min_requests, approval } = step;
+fn planned_step(
+    index: usize,
+    step: &Step,
+    before: Option<&PlannedStep>,
+) -> Result<PlannedStep, PlanError> {
+    let Step {
+        weight,
+        headers,
+        hold,
+        deadline,
+        on_deadline,
+        min_requests,
+        approval,
+    } = step;
     let span = |name: &str, span: &Option<Span>| match span {
-        Some(span) => span.parse().map(Some).map_err(at(&format!("steps[{index}].{name}"))),
+        Some(span) => span
+            .parse()
+            .map(Some)
+            .map_err(at(&format!("steps[{index}].{name}"))),
         None => Ok(None),
     };
     let hold = span("hold", hold)?.unwrap_or_default();
@@ -157,12 +176,24 @@ fn planned_step(index: usize, step: &Step, before: Option<&PlannedStep>) -> Resu
 }
 
 fn error_check(check: &ErrorRate) -> Result<ErrorCheck, PlanError> {
-    let ErrorRate { max, vs_stable, on_no_data, on_error } = check;
-    let max = max.as_ref().map(|max| max.parse().map_err(at("analysis.errorRate.max"))).transpose()?;
+    let ErrorRate {
+        max,
+        vs_stable,
+        on_no_data,
+        on_error,
+    } = check;
+    let max = max
+        .as_ref()
+        .map(|max| max.parse().map_err(at("analysis.errorRate.max")))
+        .transpose()?;
     let max_ratio = match vs_stable {
-        Some(VsStable { max_ratio: Some(ratio) }) => {
-            Some(ratio.parse().map_err(at("analysis.errorRate.vsStable.maxRatio"))?)
-        }
+        Some(VsStable {
+            max_ratio: Some(ratio),
+        }) => Some(
+            ratio
+                .parse()
+                .map_err(at("analysis.errorRate.vsStable.maxRatio"))?,
+        ),
         Some(VsStable { max_ratio: None }) => Some(DEFAULT_MAX_RATIO),
         None => None,
     };
@@ -178,11 +209,22 @@ fn error_check(check: &ErrorRate) -> Result<ErrorCheck, PlanError> {
 const DEFAULT_MAX_RATIO: f64 = 1.25;
 
 fn metric_check(metric: &Metric) -> Result<MetricCheck, PlanError> {
-    let Metric { name, query, max, min, failure_limit, on_no_data, on_error } = metric;
+    let Metric {
+        name,
+        query,
+        max,
+        min,
+        failure_limit,
+        on_no_data,
+        on_error,
+    } = metric;
     let limit = |which: &str, number: &Option<crate::api::Number>| {
         number
             .as_ref()
-            .map(|n| n.parse().map_err(at(&format!("analysis.metrics[{name}].{which}"))))
+            .map(|n| {
+                n.parse()
+                    .map_err(at(&format!("analysis.metrics[{name}].{which}")))
+            })
             .transpose()
     };
     Ok(MetricCheck {
@@ -198,5 +240,8 @@ fn metric_check(metric: &Metric) -> Result<MetricCheck, PlanError> {
 
 fn at(field: &str) -> impl Fn(QuantityError) -> PlanError + use<> {
     let field = field.to_owned();
-    move |error| PlanError { field: format!("spec.{field}"), error }
+    move |error| PlanError {
+        field: format!("spec.{field}"),
+        error,
+    }
 }

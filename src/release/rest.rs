@@ -15,17 +15,33 @@ impl Turn<'_> {
         if !self.know_stable(&target) {
             return;
         }
-        let Some(stable) = self.status.stable.clone() else { return };
+        let Some(stable) = self.status.stable.clone() else {
+            return;
+        };
         let revision = target.revision();
         if revision == stable.revision {
             self.status.refused = None;
-            self.obstacle = self.facts.obstacle.clone().or_else(|| self.route_obstacle(false));
+            self.obstacle = self
+                .facts
+                .obstacle
+                .clone()
+                .or_else(|| self.route_obstacle(false));
             return;
         }
-        if self.status.refused.as_ref().is_some_and(|refused| *refused != revision) {
+        if self
+            .status
+            .refused
+            .as_ref()
+            .is_some_and(|refused| *refused != revision)
+        {
             self.status.refused = None;
         }
-        self.obstacle = self.facts.obstacle.clone().or_else(|| self.route_obstacle(true)).or_else(|| self.target_obstacle(&target));
+        self.obstacle = self
+            .facts
+            .obstacle
+            .clone()
+            .or_else(|| self.route_obstacle(true))
+            .or_else(|| self.target_obstacle(&target));
         let waits = self.status.refused.is_some() || self.facts.spec.paused;
         if self.obstacle.is_none() && !waits {
             self.begin_release(target);
@@ -42,13 +58,22 @@ impl Turn<'_> {
             Sight::Serves(backend) => backend.clone(),
             Sight::Unclear(obstacle) => {
                 if self.status.stable.is_none() || !held {
-                    self.obstacle = self.facts.obstacle.clone().or_else(|| self.missing_route()).or_else(|| Some(obstacle.clone()));
+                    self.obstacle = self
+                        .facts
+                        .obstacle
+                        .clone()
+                        .or_else(|| self.missing_route())
+                        .or_else(|| Some(obstacle.clone()));
                     return false;
                 }
                 return true;
             }
         };
-        let found = |backend: Backend| Stable { revision: backend.revision(), backend, contested_by: None };
+        let found = |backend: Backend| Stable {
+            revision: backend.revision(),
+            backend,
+            contested_by: None,
+        };
         let Some(stable) = self.status.stable.as_mut() else {
             self.status.stable = Some(found(seen));
             return true;
@@ -75,25 +100,40 @@ impl Turn<'_> {
     }
 
     fn missing_route(&self) -> Option<Obstacle> {
-        self.facts.routes.iter().find_map(|route| match &route.state {
-            RouteState::Missing => Some(Obstacle {
-                reason: "RouteNotFound",
-                message: format!("{} is not in namespace {}; create it or correct spec.routes", route.title, self.facts.namespace),
-            }),
-            RouteState::Found { .. } => None,
-        })
+        self.facts
+            .routes
+            .iter()
+            .find_map(|route| match &route.state {
+                RouteState::Missing => Some(Obstacle {
+                    reason: "RouteNotFound",
+                    message: format!(
+                        "{} is not in namespace {}; create it or correct spec.routes",
+                        route.title, self.facts.namespace
+                    ),
+                }),
+                RouteState::Found { .. } => None,
+            })
     }
 
     fn route_obstacle(&self, to_be_split: bool) -> Option<Obstacle> {
         self.missing_route().or_else(|| {
-            self.facts.routes.iter().find_map(|route| match &route.state {
-                RouteState::Found { survey: Err(obstacle), .. } if to_be_split => Some(obstacle.clone()),
-                RouteState::Found { acceptance: Acceptance::Refused(why), .. } => Some(Obstacle {
-                    reason: "RouteNotAccepted",
-                    message: format!("{}: {why}", route.title),
-                }),
-                RouteState::Found { .. } | RouteState::Missing => None,
-            })
+            self.facts
+                .routes
+                .iter()
+                .find_map(|route| match &route.state {
+                    RouteState::Found {
+                        survey: Err(obstacle),
+                        ..
+                    } if to_be_split => Some(obstacle.clone()),
+                    RouteState::Found {
+                        acceptance: Acceptance::Refused(why),
+                        ..
+                    } => Some(Obstacle {
+                        reason: "RouteNotAccepted",
+                        message: format!("{}: {why}", route.title),
+                    }),
+                    RouteState::Found { .. } | RouteState::Missing => None,
+                })
         })
     }
 
@@ -103,15 +143,24 @@ impl Turn<'_> {
             BackendFact::Ready => return None,
             BackendFact::Missing => (
                 "BackendNotFound",
-                format!("spec.target.backend: {} {} is not in namespace {namespace}", target.kind, target.name),
+                format!(
+                    "spec.target.backend: {} {} is not in namespace {namespace}",
+                    target.kind, target.name
+                ),
             ),
             BackendFact::NoPort => (
                 "PortNotFound",
-                format!("spec.target.backend.port: {} {} has no port {}", target.kind, target.name, target.port),
+                format!(
+                    "spec.target.backend.port: {} {} has no port {}",
+                    target.kind, target.name, target.port
+                ),
             ),
             BackendFact::NoEndpoints => (
                 "BackendNotReady",
-                format!("waiting for {} {} to have a ready endpoint before any traffic goes to it", target.kind, target.name),
+                format!(
+                    "waiting for {} {} to have a ready endpoint before any traffic goes to it",
+                    target.kind, target.name
+                ),
             ),
         };
         Some(Obstacle { reason, message })
@@ -122,7 +171,10 @@ impl Turn<'_> {
         let plan = match Plan::of(&spec) {
             Ok(plan) => plan,
             Err(err) => {
-                self.obstacle = Some(Obstacle { reason: "InvalidSpec", message: err.to_string() });
+                self.obstacle = Some(Obstacle {
+                    reason: "InvalidSpec",
+                    message: err.to_string(),
+                });
                 return;
             }
         };
@@ -131,13 +183,24 @@ impl Turn<'_> {
             .routes
             .iter()
             .filter_map(|route| match &route.state {
-                RouteState::Found { survey: Ok(record), .. } => Some(record.clone()),
+                RouteState::Found {
+                    survey: Ok(record), ..
+                } => Some(record.clone()),
                 RouteState::Found { .. } | RouteState::Missing => None,
             })
             .collect();
         let revision = candidate.revision();
-        let from = self.status.stable.as_ref().map(|s| s.backend.to_string()).unwrap_or_default();
-        let first = plan.steps.first().map(|step| super::words::split(step, &revision)).unwrap_or_default();
+        let from = self
+            .status
+            .stable
+            .as_ref()
+            .map(|s| s.backend.to_string())
+            .unwrap_or_default();
+        let first = plan
+            .steps
+            .first()
+            .map(|step| super::words::split(step, &revision))
+            .unwrap_or_default();
         let to = candidate.to_string();
         self.begin(
             Release {
@@ -162,7 +225,10 @@ impl Turn<'_> {
         );
         self.wait = Some(super::steps::Wait::Route("the routes to be written".into()));
         let count = plan.steps.len();
-        self.tell(AlertEvent::Started, format!("release from {from} to {to} begins; step 1 of {count}: {first}"));
+        self.tell(
+            AlertEvent::Started,
+            format!("release from {from} to {to} begins; step 1 of {count}: {first}"),
+        );
         self.mark_point();
     }
 }

@@ -3,7 +3,9 @@
 use super::decide::Turn;
 use super::facts::{Acceptance, RouteState};
 use super::plan::{Plan, PlannedStep};
-use crate::api::{AlertEvent, OnDeadline, Outcome, Release, Stage, StepStatus, Time, Verdict, span_text};
+use crate::api::{
+    AlertEvent, OnDeadline, Outcome, Release, Stage, StepStatus, Time, Verdict, span_text,
+};
 use chrono::TimeDelta;
 
 /// What a step waits for, the most pressing first.
@@ -21,9 +23,15 @@ pub(super) enum Wait {
     Evidence(String),
     /// The first sample since the step was accepted.
     Sample,
-    Requests { seen: u64, wanted: u64 },
+    Requests {
+        seen: u64,
+        wanted: u64,
+    },
     /// The end of `hold`.
-    Hold { until: Time, hold: TimeDelta },
+    Hold {
+        until: Time,
+        hold: TimeDelta,
+    },
     Approval,
 }
 
@@ -46,7 +54,9 @@ impl StepStatus {
     }
 
     fn clock(&self, now: Time) -> TimeDelta {
-        let running = self.clock_since.map_or(0, |since| (now - since).num_milliseconds().max(0));
+        let running = self
+            .clock_since
+            .map_or(0, |since| (now - since).num_milliseconds().max(0));
         TimeDelta::milliseconds(self.clock_millis.saturating_add(running))
     }
 
@@ -56,7 +66,9 @@ impl StepStatus {
     }
 
     fn paused(&self, now: Time) -> TimeDelta {
-        let running = self.paused_since.map_or(0, |since| (now - since).num_milliseconds().max(0));
+        let running = self
+            .paused_since
+            .map_or(0, |since| (now - since).num_milliseconds().max(0));
         TimeDelta::milliseconds(self.paused_millis.saturating_add(running))
     }
 }
@@ -67,9 +79,13 @@ const BLIND: TimeDelta = TimeDelta::seconds(30);
 impl Turn<'_> {
     pub fn stepping(&mut self) {
         self.mark_accepted();
-        let Some((plan, step)) = self.planned() else { return };
+        let Some((plan, step)) = self.planned() else {
+            return;
+        };
         self.keep_clock(&plan, &step);
-        let Some(release) = self.release() else { return };
+        let Some(release) = self.release() else {
+            return;
+        };
         if release.promote && !self.facts.spec.paused {
             self.enter_promotion();
             return;
@@ -78,7 +94,9 @@ impl Turn<'_> {
         match &self.wait {
             None => self.advance(&plan),
             Some(wait) => {
-                if *wait == Wait::Approval && self.facts.status.phase != crate::api::Phase::WaitingForApproval {
+                if *wait == Wait::Approval
+                    && self.facts.status.phase != crate::api::Phase::WaitingForApproval
+                {
                     let ask = self.ask_for_approval();
                     self.tell(AlertEvent::WaitingForApproval, ask);
                 }
@@ -97,14 +115,26 @@ impl Turn<'_> {
 
     /// Notes when every parent of every route has first accepted what this step wants.
     pub fn mark_accepted(&mut self) {
-        let asked = self.facts.status.release.as_ref().zip(self.release()).is_some_and(|(before, now)| {
-            (before.started_at, before.stage, before.step.index) == (now.started_at, now.stage, now.step.index)
-        });
+        let asked = self
+            .facts
+            .status
+            .release
+            .as_ref()
+            .zip(self.release())
+            .is_some_and(|(before, now)| {
+                (before.started_at, before.stage, before.step.index)
+                    == (now.started_at, now.stage, now.step.index)
+            });
         if !asked || !self.all_accepted() {
             return;
         }
         let now = self.now;
-        if let Some(release) = self.status.release.as_mut().filter(|r| r.step.accepted_at.is_none()) {
+        if let Some(release) = self
+            .status
+            .release
+            .as_mut()
+            .filter(|r| r.step.accepted_at.is_none())
+        {
             release.step.accepted_at = Some(now);
             release.step.requests_before = release.counts.unwrap_or_default().canary.requests;
         }
@@ -112,16 +142,27 @@ impl Turn<'_> {
 
     pub fn all_accepted(&self) -> bool {
         self.facts.routes.iter().all(|route| {
-            matches!(&route.state, RouteState::Found { carries: true, acceptance: Acceptance::Accepted, .. })
+            matches!(
+                &route.state,
+                RouteState::Found {
+                    carries: true,
+                    acceptance: Acceptance::Accepted,
+                    ..
+                }
+            )
         })
     }
 
     /// The longest time that any of the planes may take to split as told.
     pub fn settle(&self) -> TimeDelta {
-        let settles = self.facts.routes.iter().filter_map(|route| match &route.state {
-            RouteState::Found { settle, .. } => Some(*settle),
-            RouteState::Missing => None,
-        });
+        let settles = self
+            .facts
+            .routes
+            .iter()
+            .filter_map(|route| match &route.state {
+                RouteState::Found { settle, .. } => Some(*settle),
+                RouteState::Missing => None,
+            });
         settles.max().unwrap_or_default()
     }
 
@@ -133,7 +174,9 @@ impl Turn<'_> {
         let blind = self.blind(plan, step).is_some();
         let lost = self.unready_route(false).is_some();
         let patience = BLIND.max(plan.interval * 3);
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         let status = &mut release.step;
         match (paused, status.paused_since) {
             (true, None) => status.paused_since = Some(now),
@@ -160,7 +203,9 @@ impl Turn<'_> {
         if let Some(since) = status.blind_since.filter(|_| !status.blind_told) {
             if now >= since + patience {
                 status.blind_told = true;
-                let what = self.blind(plan, step).map_or_else(String::new, |(what, _)| what);
+                let what = self
+                    .blind(plan, step)
+                    .map_or_else(String::new, |(what, _)| what);
                 self.tell(AlertEvent::DataLost, format!("the weight is held: {what}"));
             } else {
                 self.wakes.push(since + patience);
@@ -191,13 +236,24 @@ impl Turn<'_> {
                 Some(_) | None => return Some(Wait::Sample),
             }
         }
-        let seen = release.counts.unwrap_or_default().canary.requests.saturating_sub(release.step.requests_before);
+        let seen = release
+            .counts
+            .unwrap_or_default()
+            .canary
+            .requests
+            .saturating_sub(release.step.requests_before);
         if seen < step.min_requests {
-            return Some(Wait::Requests { seen, wanted: step.min_requests });
+            return Some(Wait::Requests {
+                seen,
+                wanted: step.min_requests,
+            });
         }
         let left = step.hold - release.step.clock(self.now);
         if left > TimeDelta::zero() {
-            return Some(Wait::Hold { until: self.now + left, hold: step.hold });
+            return Some(Wait::Hold {
+                until: self.now + left,
+                hold: step.hold,
+            });
         }
         let number = release.step.index + 1;
         (step.approval && !release.approved.contains(&number)).then_some(Wait::Approval)
@@ -217,23 +273,37 @@ impl Turn<'_> {
 
     /// The first route that is not there, or whose parents have not accepted what it carries.
     fn unready_route(&self, pending_counts: bool) -> Option<String> {
-        self.facts.routes.iter().find_map(|route| match &route.state {
-            RouteState::Missing => Some(format!("{}, which is not there", route.title)),
-            RouteState::Found { survey: Err(why), carries: false, .. } => Some(why.message.clone()),
-            RouteState::Found { acceptance: Acceptance::Refused(why), .. } => Some(format!("{}: {why}", route.title)),
-            RouteState::Found { carries: true, acceptance: Acceptance::Pending(who), .. } if pending_counts => {
-                Some(format!("{}: {who}", route.title))
-            }
-            RouteState::Found { carries: false, .. } if pending_counts => {
-                Some(format!("{} to be written", route.title))
-            }
-            RouteState::Found { .. } => None,
-        })
+        self.facts
+            .routes
+            .iter()
+            .find_map(|route| match &route.state {
+                RouteState::Missing => Some(format!("{}, which is not there", route.title)),
+                RouteState::Found {
+                    survey: Err(why),
+                    carries: false,
+                    ..
+                } => Some(why.message.clone()),
+                RouteState::Found {
+                    acceptance: Acceptance::Refused(why),
+                    ..
+                } => Some(format!("{}: {why}", route.title)),
+                RouteState::Found {
+                    carries: true,
+                    acceptance: Acceptance::Pending(who),
+                    ..
+                } if pending_counts => Some(format!("{}: {who}", route.title)),
+                RouteState::Found { carries: false, .. } if pending_counts => {
+                    Some(format!("{} to be written", route.title))
+                }
+                RouteState::Found { .. } => None,
+            })
     }
 
     fn advance(&mut self, plan: &Plan) {
         let now = self.now;
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         let next = release.step.index + 1;
         let Some(step) = plan.steps.get(next as usize) else {
             self.enter_promotion();
@@ -241,7 +311,11 @@ impl Turn<'_> {
         };
         release.step = StepStatus::entered(next, now);
         let (revision, count) = (release.revision.clone(), plan.steps.len());
-        let reached = format!("step {} of {count}: {}", next + 1, super::words::split(step, &revision));
+        let reached = format!(
+            "step {} of {count}: {}",
+            next + 1,
+            super::words::split(step, &revision)
+        );
         self.tell(AlertEvent::StepReached, reached);
         self.wait = Some(Wait::Route("the routes to be written".into()));
         self.mark_point();
@@ -259,14 +333,18 @@ impl Turn<'_> {
 
     /// Says once that a step has taken too long, and takes traffic back if the step says so.
     pub fn watch_deadline(&mut self) {
-        let Some((_, step)) = self.planned() else { return };
+        let Some((_, step)) = self.planned() else {
+            return;
+        };
         let wait = self.wait.clone();
         let now = self.now;
         self.wakes.extend(match &wait {
             Some(Wait::Hold { until, .. } | Wait::Settle(until)) => Some(*until),
             _ => None,
         });
-        let Some(release) = self.status.release.as_mut() else { return };
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
         if release.step.paused_since.is_some() || release.step.stalled {
             return;
         }
@@ -277,8 +355,13 @@ impl Turn<'_> {
         }
         release.step.stalled = true;
         let number = release.step.index + 1;
-        let what = wait.as_ref().map_or_else(String::new, super::words::awaited);
-        let reason = format!("step {number} has not ended within {}; it waits for {what}", span_text(step.deadline));
+        let what = wait
+            .as_ref()
+            .map_or_else(String::new, super::words::awaited);
+        let reason = format!(
+            "step {number} has not ended within {}; it waits for {what}",
+            span_text(step.deadline)
+        );
         match step.on_deadline {
             OnDeadline::Hold => self.tell(AlertEvent::Stalled, reason),
             OnDeadline::RollBack => self.restore(Outcome::RolledBack, reason),

@@ -28,7 +28,11 @@ impl Health {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, health: Health, numbers: Arc<Numbers>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    numbers: Arc<Numbers>,
+) -> std::io::Result<()> {
     let app = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -41,7 +45,10 @@ async fn readyz(State((health, _)): State<(Health, Arc<Numbers>)>) -> impl IntoR
     if health.ready() {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the watches are not complete yet\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the watches are not complete yet\n",
+        )
     }
 }
 
@@ -49,6 +56,10 @@ async fn metrics(State((_, numbers)): State<(Health, Arc<Numbers>)>) -> impl Int
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match numbers.text() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
+        Err(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            String::new(),
+        ),
     }
 }

@@ -21,7 +21,9 @@ pub enum LogFormat {
 /// Logs to standard error, filtered by `RUST_LOG` (`info` by default).
 pub fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second subscriber in one process (a test's) is refused, and that is well.
     let _ = match format {
         LogFormat::Json => log.json().try_init(),

@@ -47,17 +47,41 @@ impl Default for Numbers {
         let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]);
         let writes = Family::<WriteLabels, Counter>::default();
         let queries = Family::<QueryLabels, Counter>::default();
-        registry.register("reconciles", "Reconciles by how they ended", reconciles.clone());
-        registry.register("reconcile_seconds", "How long a reconcile took", seconds.clone());
-        registry.register("writes", "Writes to the API server by what was written", writes.clone());
-        registry.register("queries", "Queries of metrics by how they ended", queries.clone());
-        Self { registry, reconciles, seconds, writes, queries }
+        registry.register(
+            "reconciles",
+            "Reconciles by how they ended",
+            reconciles.clone(),
+        );
+        registry.register(
+            "reconcile_seconds",
+            "How long a reconcile took",
+            seconds.clone(),
+        );
+        registry.register(
+            "writes",
+            "Writes to the API server by what was written",
+            writes.clone(),
+        );
+        registry.register(
+            "queries",
+            "Queries of metrics by how they ended",
+            queries.clone(),
+        );
+        Self {
+            registry,
+            reconciles,
+            seconds,
+            writes,
+            queries,
+        }
     }
 }
 
 impl Numbers {
     pub fn reconciled(&self, outcome: Outcome, reason: &'static str, seconds: f64) {
-        self.reconciles.get_or_create(&ReconcileLabels { outcome, reason }).inc();
+        self.reconciles
+            .get_or_create(&ReconcileLabels { outcome, reason })
+            .inc();
         self.seconds.observe(seconds);
     }
 

@@ -47,6 +47,15 @@ impl Parent {
     }
 }
 
+impl Parent {
+    /// Namespace and name of the Gateway that this parent is, if it is one.
+    #[must_use]
+    pub fn gateway(&self) -> Option<(&str, &str)> {
+        (self.group == GATEWAY_GROUP && self.kind == "Gateway")
+            .then_some((&self.namespace, &self.name))
+    }
+}
+
 impl fmt::Display for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind, self.namespace, self.name)?;

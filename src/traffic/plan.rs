@@ -90,6 +90,17 @@ pub fn plan(
     Ok(change.map(|(patch, result)| Change { patch, result }))
 }
 
+/// Places of the rules that were added for header testers, so that their requests can be told apart.
+#[must_use]
+pub fn added_rules(
+    route: &Value,
+    frame: &Frame<'_>,
+    record: &RouteRecord,
+    wanted: &Wanted,
+) -> Vec<usize> {
+    locate(route, frame, record, wanted).added
+}
+
 /// Gives each rule that should be there the place of the added one that it is already: by name, or in
 /// order where names are dropped.
 fn pair(rules: &[Value], added: &[usize], testers: Vec<Value>) -> Vec<Slot> {

@@ -17,21 +17,31 @@ const OPERATOR: &str = "system:serviceaccount:serin-system:serin";
 fn requests(log: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in log.lines() {
-        let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
         let ours = entry["user"]["username"] == OPERATOR && entry["stage"] == "ResponseComplete";
         let verb = entry["verb"].as_str().unwrap_or_default();
         if !ours || verb == "watch" {
             continue;
         }
         let resource = entry["objectRef"]["resource"].as_str().unwrap_or_default();
-        let part = entry["objectRef"]["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
-        *counts.entry(format!("{verb} {resource}{part}")).or_default() += 1;
+        let part = entry["objectRef"]["subresource"]
+            .as_str()
+            .map(|s| format!("/{s}"))
+            .unwrap_or_default();
+        *counts
+            .entry(format!("{verb} {resource}{part}"))
+            .or_default() += 1;
     }
     counts
 }
 
 async fn writes_of_a_release_and_requests_at_rest(stage: &Stage) -> Result<()> {
-    let path = stage.world.audit_log().context("the world keeps no audit log")?;
+    let path = stage
+        .world
+        .audit_log()
+        .context("the world keeps no audit log")?;
     let mark = || -> Result<usize> { Ok(std::fs::metadata(&path)?.len() as usize) };
     let since = |mark: usize| -> Result<String> {
         let bytes = std::fs::read(&path)?;
@@ -51,14 +61,30 @@ async fn writes_of_a_release_and_requests_at_rest(stage: &Stage) -> Result<()> {
     let counts = requests(&since(begun)?);
     let of = |key: &str| counts.get(key).copied().unwrap_or(0);
     let steps = 4; // three, and the promotion
-    let took = status.history.first().map(|past| (past.ended_at - past.started_at).num_seconds()).unwrap_or(0);
+    let took = status
+        .history
+        .first()
+        .map(|past| (past.ended_at - past.started_at).num_seconds())
+        .unwrap_or(0);
     println!("one release of 3 steps in {took}s: {counts:?}");
     ensure!(of("patch httproutes") == steps, "route patches: {counts:?}");
     let lazily = usize::try_from(took / 10)?;
-    ensure!(of("update canaries/status") <= 3 * steps + lazily, "status writes: {counts:?}");
-    ensure!(of("create events") + of("patch events") <= steps + 1, "events: {counts:?}");
-    ensure!(of("patch canaries") == 2, "the finalizer goes on and off: {counts:?}");
-    ensure!(of("get httproutes") == 0, "reads of what is watched: {counts:?}");
+    ensure!(
+        of("update canaries/status") <= 3 * steps + lazily,
+        "status writes: {counts:?}"
+    );
+    ensure!(
+        of("create events") + of("patch events") <= steps + 1,
+        "events: {counts:?}"
+    );
+    ensure!(
+        of("patch canaries") == 2,
+        "the finalizer goes on and off: {counts:?}"
+    );
+    ensure!(
+        of("get httproutes") == 0,
+        "reads of what is watched: {counts:?}"
+    );
 
     let rest = mark()?;
     tokio::time::sleep(Duration::from_secs(60)).await;

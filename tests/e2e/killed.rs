@@ -24,25 +24,37 @@ async fn killed_at_each_step(stage: &Stage) -> Result<()> {
     shop.target("api-v2").await?;
     for step in 1..=4 {
         let text = format!("{step}/4");
-        shop.wait(&text, 20, |s| s.step.as_deref() == Some(&text)).await?;
+        shop.wait(&text, 20, |s| s.step.as_deref() == Some(&text))
+            .await?;
         stage.operator.kill();
         tokio::time::sleep(Duration::from_millis(700)).await;
         let dead = shop.status().await?.step;
-        ensure!(dead.as_deref() == Some(&text), "{dead:?} while the operator is dead");
+        ensure!(
+            dead.as_deref() == Some(&text),
+            "{dead:?} while the operator is dead"
+        );
         stage.operator.start()?;
         if step == 1 {
             crate::testers::only_testers(&shop).await?;
         }
     }
     let status = shop.promoted(40).await?;
-    let weights: Vec<u8> = status.release.iter().flat_map(|r| &r.timeline).map(|p| p.weight).collect();
+    let weights: Vec<u8> = status
+        .release
+        .iter()
+        .flat_map(|r| &r.timeline)
+        .map(|p| p.weight)
+        .collect();
     let mut each = weights.clone();
     each.dedup();
     ensure!(each == [0, 10, 30, 60, 100], "{weights:?}");
     ensure!(status.history.len() == 1, "{:?}", status.history);
     let counts = traffic.stop().await;
     ensure!(counts.failed() == 0, "{} requests failed", counts.failed());
-    let promoted = stage.receiver.wait("killed", "Promoted", Duration::from_secs(10)).await;
+    let promoted = stage
+        .receiver
+        .wait("killed", "Promoted", Duration::from_secs(10))
+        .await;
     ensure!(promoted.is_ok(), "no alert of the promotion");
     shop.close().await
 }

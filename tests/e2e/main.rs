@@ -9,7 +9,6 @@ mod data;
 mod killed;
 mod midway;
 mod operator;
-mod receiver;
 mod refused;
 mod release;
 mod restore;
@@ -19,10 +18,10 @@ mod testers;
 use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 use operator::Operator;
-use receiver::Receiver;
+
 use std::pin::Pin;
 use std::sync::Arc;
-use testbed::{Options, World};
+use testbed::{Options, Receiver, World};
 
 /// What every test has at hand.
 pub struct Stage {
@@ -45,19 +44,35 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Two cores carry three releases with their traffic at once, and no more.
     arguments.test_threads.get_or_insert(3);
-    let peaceful = [release::tests(), restore::tests(), testers::tests(), midway::tests(), refused::tests()].concat();
+    let peaceful = [
+        release::tests(),
+        restore::tests(),
+        testers::tests(),
+        midway::tests(),
+        refused::tests(),
+    ]
+    .concat();
     let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
-        let trials = all.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
+        let trials = all
+            .into_iter()
+            .map(|(name, _)| Trial::test(name, || Ok(())))
+            .collect();
         libtest_mimic::run(&arguments, trials).exit();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let wanted = |name: &str| match &arguments.filter {
         Some(filter) => name.contains(filter.as_str()),
         None => true,
     };
-    if ![&peaceful, &disturbing].iter().any(|tests| tests.iter().any(|(name, _)| wanted(name))) {
+    if ![&peaceful, &disturbing]
+        .iter()
+        .any(|tests| tests.iter().any(|(name, _)| wanted(name)))
+    {
         libtest_mimic::run(&arguments, Vec::new()).exit();
     }
     let stage = match runtime.block_on(set_up()) {
@@ -98,8 +113,17 @@ fn main() {
 
 async fn set_up() -> Result<Stage> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let world = World::start(Options { audit: true, ..Options::default() }).await.context("cannot start the world")?;
+    let world = World::start(Options {
+        audit: true,
+        ..Options::default()
+    })
+    .await
+    .context("cannot start the world")?;
     let receiver = Receiver::start().await?;
     let operator = Operator::install(&world, &receiver.address()).await?;
-    Ok(Stage { world, operator, receiver })
+    Ok(Stage {
+        world,
+        operator,
+        receiver,
+    })
 }

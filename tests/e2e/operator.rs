@@ -27,10 +27,16 @@ impl Operator {
     /// Installs the definitions and the rights, and starts the operator.
     pub async fn install(world: &World, allow_egress: &str) -> Result<Self> {
         for (name, text) in serin::cli::crds::definitions()? {
-            world.apply(&text).await.with_context(|| format!("crds/{name}"))?;
+            world
+                .apply(&text)
+                .await
+                .with_context(|| format!("crds/{name}"))?;
         }
         // All of the manifest but the Deployment: the process below stands for its pod.
-        let rights: Vec<&str> = MANIFEST.split("\n---\n").filter(|doc| !doc.contains("kind: Deployment")).collect();
+        let rights: Vec<&str> = MANIFEST
+            .split("\n---\n")
+            .filter(|doc| !doc.contains("kind: Deployment"))
+            .collect();
         world.apply(&rights.join("\n---\n")).await?;
         let operator = Self {
             kubeconfig: world.kubeconfig_for("serin-system", "serin").await?,
@@ -98,9 +104,20 @@ fn free_port() -> Result<SocketAddr> {
 }
 
 /// A dynamic API of one of our kinds or of the Gateway API's.
-pub fn api(client: &Client, namespace: &str, group: &str, version: &str, kind: &str, plural: &str) -> kube::Api<kube::api::DynamicObject> {
+pub fn api(
+    client: &Client,
+    namespace: &str,
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+) -> kube::Api<kube::api::DynamicObject> {
     let gvk = kube::api::GroupVersionKind::gvk(group, version, kind);
-    kube::Api::namespaced_with(client.clone(), namespace, &kube::api::ApiResource::from_gvk_with_plural(&gvk, plural))
+    kube::Api::namespaced_with(
+        client.clone(),
+        namespace,
+        &kube::api::ApiResource::from_gvk_with_plural(&gvk, plural),
+    )
 }
 
 pub fn spec_of(object: &kube::api::DynamicObject) -> Value {

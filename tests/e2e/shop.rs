@@ -26,7 +26,13 @@ pub fn analysis() -> Value {
 impl<'a> Shop<'a> {
     /// Versions v1 and v2 behind `api-v1` and `api-v2`, and a route that serves v1.
     pub async fn open(stage: &'a Stage, namespace: &str) -> Result<Shop<'a>> {
-        Self::open_with(stage, namespace, &[("api-v1", "v1"), ("api-v2", "v2")], |_| {}).await
+        Self::open_with(
+            stage,
+            namespace,
+            &[("api-v1", "v1"), ("api-v2", "v2")],
+            |_| {},
+        )
+        .await
     }
 
     /// The same with other versions (name of Deployment and Service, image tag), and a route that `edit` has changed.
@@ -36,10 +42,17 @@ impl<'a> Shop<'a> {
         versions: &[(&str, &str)],
         edit: impl FnOnce(&mut Value),
     ) -> Result<Shop<'a>> {
-        let shop = Self { stage, namespace: namespace.into(), begun: Instant::now() };
+        let shop = Self {
+            stage,
+            namespace: namespace.into(),
+            begun: Instant::now(),
+        };
         stage.world.namespace(namespace).await?;
         for (name, tag) in versions {
-            stage.world.apply(&testbed::deployment(namespace, name, tag, 1)).await?;
+            stage
+                .world
+                .apply(&testbed::deployment(namespace, name, tag, 1))
+                .await?;
         }
         let mut route = json!({
             "apiVersion": "gateway.networking.k8s.io/v1",
@@ -68,14 +81,19 @@ impl<'a> Shop<'a> {
     async fn settle_alerts(&self) -> Result<()> {
         let objects = include_str!("../../examples/alerts.yaml")
             .replace("namespace: shop", &format!("namespace: {}", self.namespace))
-            .replace("https://hooks.example.com/serin", &self.stage.receiver.url(&self.namespace));
+            .replace(
+                "https://hooks.example.com/serin",
+                &self.stage.receiver.url(&self.namespace),
+            );
         self.stage.world.apply(&objects).await
     }
 
     /// Takes the shop down, so that nothing of it goes on beside the next test.
     pub async fn close(&self) -> Result<()> {
-        self.kubectl(&["delete", "canaries", "--all", "--timeout=60s"]).await?;
-        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]).await?;
+        self.kubectl(&["delete", "canaries", "--all", "--timeout=60s"])
+            .await?;
+        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
+            .await?;
         Ok(())
     }
 
@@ -85,7 +103,9 @@ impl<'a> Shop<'a> {
             Api::namespaced(self.stage.world.admin(), &self.namespace);
         for _ in 0..600 {
             let status = deployments.get(name).await?.status.unwrap_or_default();
-            if status.available_replicas.unwrap_or(0) > 0 && status.unavailable_replicas.unwrap_or(0) == 0 {
+            if status.available_replicas.unwrap_or(0) > 0
+                && status.unavailable_replicas.unwrap_or(0) == 0
+            {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -98,7 +118,14 @@ impl<'a> Shop<'a> {
     }
 
     pub fn routes(&self) -> Api<DynamicObject> {
-        api(&self.stage.world.admin(), &self.namespace, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+        api(
+            &self.stage.world.admin(),
+            &self.namespace,
+            "gateway.networking.k8s.io",
+            "v1",
+            "HTTPRoute",
+            "httproutes",
+        )
     }
 
     pub async fn route_spec(&self) -> Result<Value> {
@@ -106,13 +133,26 @@ impl<'a> Shop<'a> {
     }
 
     pub async fn patch_route(&self, patch: Value) -> Result<()> {
-        self.routes().patch("api", &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.routes()
+            .patch("api", &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
     /// Applies a Canary `api` with these steps, and waits until it is at rest on v1.
     pub async fn canary(&self, steps: Value, more: Value) -> Result<()> {
-        let all = ["Started", "StepReached", "WaitingForApproval", "Stalled", "RolledBack", "Promoted", "Aborted", "Superseded", "DataLost", "RouteContested"];
+        let all = [
+            "Started",
+            "StepReached",
+            "WaitingForApproval",
+            "Stalled",
+            "RolledBack",
+            "Promoted",
+            "Aborted",
+            "Superseded",
+            "DataLost",
+            "RouteContested",
+        ];
         let mut spec = json!({
             "target": {"backend": {"name": "api-v1", "port": 8080}},
             "routes": [{"kind": "HTTPRoute", "name": "api"}],
@@ -130,24 +170,31 @@ impl<'a> Shop<'a> {
             "spec": spec,
         });
         self.stage.world.apply(&canary.to_string()).await?;
-        self.wait("at rest", 20, |status| status.phase == Phase::Idle).await?;
+        self.wait("at rest", 20, |status| status.phase == Phase::Idle)
+            .await?;
         Ok(())
     }
 
     pub async fn patch(&self, spec: Value) -> Result<Canary> {
         let patch = Patch::Merge(json!({"spec": spec}));
-        Ok(self.canaries().patch("api", &PatchParams::default(), &patch).await?)
+        Ok(self
+            .canaries()
+            .patch("api", &PatchParams::default(), &patch)
+            .await?)
     }
 
     /// Names another backend as the one that should serve.
     pub async fn target(&self, name: &str) -> Result<()> {
-        self.patch(json!({"target": {"backend": {"name": name}}})).await?;
+        self.patch(json!({"target": {"backend": {"name": name}}}))
+            .await?;
         Ok(())
     }
 
     pub async fn annotate(&self, key: &str, value: &str) -> Result<()> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
-        self.canaries().patch("api", &PatchParams::default(), &patch).await?;
+        self.canaries()
+            .patch("api", &PatchParams::default(), &patch)
+            .await?;
         Ok(())
     }
 
@@ -156,16 +203,25 @@ impl<'a> Shop<'a> {
     }
 
     pub async fn revision(&self) -> Result<String> {
-        self.status().await?.revision.context("status has no revision")
+        self.status()
+            .await?
+            .revision
+            .context("status has no revision")
     }
 
     /// Waits until the status says something; fails at once where it ends otherwise.
-    pub async fn wait(&self, what: &str, seconds: u64, holds: impl Fn(&CanaryStatus) -> bool) -> Result<CanaryStatus> {
+    pub async fn wait(
+        &self,
+        what: &str,
+        seconds: u64,
+        holds: impl Fn(&CanaryStatus) -> bool,
+    ) -> Result<CanaryStatus> {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut status;
         loop {
             let canary = self.canaries().get("api").await?;
-            let seen = canary.status.as_ref().map(|s| s.observed_generation) == canary.metadata.generation;
+            let seen =
+                canary.status.as_ref().map(|s| s.observed_generation) == canary.metadata.generation;
             status = canary.status.unwrap_or_default();
             if seen && holds(&status) {
                 return Ok(status);
@@ -186,11 +242,17 @@ impl<'a> Shop<'a> {
     }
 
     pub async fn promoted(&self, seconds: u64) -> Result<CanaryStatus> {
-        self.wait("promoted", seconds, |status| status.phase == Phase::Promoted).await
+        self.wait("promoted", seconds, |status| {
+            status.phase == Phase::Promoted
+        })
+        .await
     }
 
     pub async fn at_weight(&self, weight: u8, seconds: u64) -> Result<CanaryStatus> {
-        self.wait(&format!("at weight {weight}"), seconds, |status| status.weight == Some(weight) && status.phase != Phase::Idle).await
+        self.wait(&format!("at weight {weight}"), seconds, |status| {
+            status.weight == Some(weight) && status.phase != Phase::Idle
+        })
+        .await
     }
 
     /// Requests to the shop, at a constant rate, through the gateway.
@@ -199,7 +261,10 @@ impl<'a> Shop<'a> {
             rate,
             host: self.host(),
             path: "/".into(),
-            headers: headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            headers: headers
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             bound: Duration::from_secs(180),
         };
         Ok(load.start(self.stage.world.gateway_addr()))
@@ -208,7 +273,13 @@ impl<'a> Shop<'a> {
     /// Waits until requests are answered.
     pub async fn serves(&self) -> Result<()> {
         for _ in 0..200 {
-            let probe = Load { rate: 20, host: self.host(), path: "/".into(), headers: Vec::new(), bound: Duration::from_secs(5) };
+            let probe = Load {
+                rate: 20,
+                host: self.host(),
+                path: "/".into(),
+                headers: Vec::new(),
+                bound: Duration::from_secs(5),
+            };
             let running = probe.start(self.stage.world.gateway_addr());
             tokio::time::sleep(Duration::from_millis(300)).await;
             let counts = running.stop().await;
@@ -231,7 +302,11 @@ impl<'a> Shop<'a> {
             .await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("kubectl {}: {}{text}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "kubectl {}: {}{text}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(text)
     }
@@ -247,7 +322,10 @@ impl<'a> Shop<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+        let mut stdin = child
+            .stdin
+            .take()
+            .context("kubectl has no standard input")?;
         stdin.write_all(object.to_string().as_bytes()).await?;
         drop(stdin);
         let output = child.wait_with_output().await?;

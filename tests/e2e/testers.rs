@@ -19,7 +19,11 @@ async fn header_testers(stage: &Stage) -> Result<()> {
     shop.canary(steps, json!({})).await?;
     shop.serves().await?;
     shop.target("api-v2").await?;
-    let revision = shop.wait("at step 1", 15, |s| s.step.as_deref() == Some("1/2")).await?.revision.unwrap_or_default();
+    let revision = shop
+        .wait("at step 1", 15, |s| s.step.as_deref() == Some("1/2"))
+        .await?
+        .revision
+        .unwrap_or_default();
     only_testers(&shop).await?;
 
     // Someone removes the rule by hand: it is put back.
@@ -27,17 +31,26 @@ async fn header_testers(stage: &Stage) -> Result<()> {
         .patch(
             "api",
             &kube::api::PatchParams::default(),
-            &kube::api::Patch::Json::<()>(serde_json::from_value(json!([{"op": "remove", "path": "/spec/rules/1"}]))?),
+            &kube::api::Patch::Json::<()>(serde_json::from_value(
+                json!([{"op": "remove", "path": "/spec/rules/1"}]),
+            )?),
         )
         .await?;
     only_testers(&shop).await?;
 
-    shop.annotate("serin.dev/approve", &format!("{revision}/1")).await?;
+    shop.annotate("serin.dev/approve", &format!("{revision}/1"))
+        .await?;
     shop.at_weight(50, 15).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (with, without) = both(&shop).await?;
-    ensure!(with.version("v1") == 0 && with.version("v2") > 20, "testers beside a weight: {with:?}");
-    ensure!(without.version("v1") > 20 && without.version("v2") > 20, "others beside a weight: {without:?}");
+    ensure!(
+        with.version("v1") == 0 && with.version("v2") > 20,
+        "testers beside a weight: {with:?}"
+    );
+    ensure!(
+        without.version("v1") > 20 && without.version("v2") > 20,
+        "others beside a weight: {without:?}"
+    );
     shop.close().await
 }
 
@@ -51,8 +64,17 @@ async fn both(shop: &Shop<'_>) -> Result<(testbed::load::Counts, testbed::load::
 pub async fn only_testers(shop: &Shop<'_>) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (with, without) = both(shop).await?;
-    ensure!(with.failed() == 0 && without.failed() == 0, "requests failed: {with:?} {without:?}");
-    ensure!(with.version("v1") == 0 && with.version("v2") > 20, "testers: {with:?}");
-    ensure!(without.version("v2") == 0 && without.version("v1") > 20, "others: {without:?}");
+    ensure!(
+        with.failed() == 0 && without.failed() == 0,
+        "requests failed: {with:?} {without:?}"
+    );
+    ensure!(
+        with.version("v1") == 0 && with.version("v2") > 20,
+        "testers: {with:?}"
+    );
+    ensure!(
+        without.version("v2") == 0 && without.version("v1") > 20,
+        "others: {without:?}"
+    );
     Ok(())
 }

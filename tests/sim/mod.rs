@@ -5,11 +5,12 @@ use chrono::{TimeDelta, TimeZone, Utc};
 use serde_json::{Value, json};
 use serin::analysis::{Arm, Measured, Reading, SeriesSample};
 use serin::api::{
-    AlertEvent, Backend, CanarySpec, CanaryStatus, Command, Outcome, Phase, RouteKind, RouteRecord, RuleRecord, Stage,
-    Time, Verb, Wanted,
+    AlertEvent, Backend, CanarySpec, CanaryStatus, Command, Outcome, Phase, RouteKind, RouteRecord,
+    RuleRecord, Stage, Time, Verb, Wanted,
 };
 use serin::release::{
-    Acceptance, Answer, BackendFact, Effect, Facts, Question, RouteFact, RouteState, Sight, decide, questions, wanted,
+    Acceptance, Answer, BackendFact, Effect, Facts, Question, RouteFact, RouteState, Sight, decide,
+    questions, wanted,
 };
 use std::collections::BTreeMap;
 
@@ -43,12 +44,28 @@ pub struct Sim {
 }
 
 fn backend(name: &str) -> Backend {
-    Backend { group: String::new(), kind: "Service".into(), name: name.into(), namespace: Some("shop".into()), port: 8080 }
+    Backend {
+        group: String::new(),
+        kind: "Service".into(),
+        name: name.into(),
+        namespace: Some("shop".into()),
+        port: 8080,
+    }
 }
 
 impl Sim {
     pub fn new(steps: Value) -> Self {
-        let all = ["Started", "StepReached", "WaitingForApproval", "Stalled", "RolledBack", "Promoted", "Aborted", "Superseded", "DataLost"];
+        let all = [
+            "Started",
+            "StepReached",
+            "WaitingForApproval",
+            "Stalled",
+            "RolledBack",
+            "Promoted",
+            "Aborted",
+            "Superseded",
+            "DataLost",
+        ];
         let spec = serde_json::from_value(json!({
             "target": {"backend": {"name": "v1", "port": 8080}},
             "routes": [{"kind": "HTTPRoute", "name": "shop"}],
@@ -87,7 +104,10 @@ impl Sim {
     }
 
     pub fn release(&mut self, name: &str) {
-        self.spec.target.backend = Some(Backend { namespace: None, ..backend(name) });
+        self.spec.target.backend = Some(Backend {
+            namespace: None,
+            ..backend(name)
+        });
         self.generation += 1;
     }
 
@@ -161,7 +181,10 @@ impl Sim {
             }
             self.step();
         }
-        panic!("not within {most}s: {:?} {}", self.status.phase, self.status.message);
+        panic!(
+            "not within {most}s: {:?} {}",
+            self.status.phase, self.status.message
+        );
     }
 
     /// One second: traffic flows, and the operator looks as often as it likes.
@@ -181,9 +204,14 @@ impl Sim {
             Wanted::Candidate => 1.0,
         };
         let canary = self.candidate.clone().map(|c| c.name);
-        let parts = [(Some(self.stable.name.clone()), 1.0 - share), (canary, share)];
+        let parts = [
+            (Some(self.stable.name.clone()), 1.0 - share),
+            (canary, share),
+        ];
         for (name, part) in parts {
-            let Some(name) = name.filter(|name| self.starved.as_ref() != Some(name)) else { continue };
+            let Some(name) = name.filter(|name| self.starved.as_ref() != Some(name)) else {
+                continue;
+            };
             let requests = (200.0 * part).round();
             let failed = (requests * self.errors.get(&name).copied().unwrap_or(0.0)).round();
             if requests > 0.0 {
@@ -194,9 +222,17 @@ impl Sim {
     }
 
     fn look(&mut self) {
-        let stable = self.status.stable.as_ref().map_or_else(|| self.stable.clone(), |s| s.backend.clone());
+        let stable = self
+            .status
+            .stable
+            .as_ref()
+            .map_or_else(|| self.stable.clone(), |s| s.backend.clone());
         let target = self.spec.target.backend.clone().unwrap().within("shop");
-        let active = self.status.release.as_ref().filter(|r| r.stage != Stage::Ended);
+        let active = self
+            .status
+            .release
+            .as_ref()
+            .filter(|r| r.stage != Stage::Ended);
         let candidate = active.map_or(target, |release| release.candidate.clone());
         let wants = wanted(&self.status).map(|(wanted, ..)| wanted);
         let answers = questions(&self.spec, &self.status, self.now)
@@ -207,11 +243,18 @@ impl Sim {
             kind: RouteKind::HTTPRoute,
             name: "shop".into(),
             uid: "1".into(),
-            rules: vec![RuleRecord { name: None, index: 0, weights: vec![Some(1)], factor: 100 }],
+            rules: vec![RuleRecord {
+                name: None,
+                index: 0,
+                weights: vec![Some(1)],
+                factor: 100,
+            }],
         };
         let split = !matches!(self.carried.0, Wanted::Stable);
         let acceptance = match &self.refuses {
-            Some(None) if split => Acceptance::Pending("Gateway gw: no controller has answered".into()),
+            Some(None) if split => {
+                Acceptance::Pending("Gateway gw: no controller has answered".into())
+            }
             Some(Some(why)) if split => Acceptance::Refused(why.clone()),
             _ if self.now <= self.carried.1 => Acceptance::Pending("Gateway gw: not yet".into()),
             _ => Acceptance::Accepted,
@@ -241,7 +284,11 @@ impl Sim {
             obstacle: None,
             sight: Sight::Serves(self.stable.clone()),
             routes,
-            candidate: if self.endpoints { BackendFact::Ready } else { BackendFact::NoEndpoints },
+            candidate: if self.endpoints {
+                BackendFact::Ready
+            } else {
+                BackendFact::NoEndpoints
+            },
             answers,
             delivered: self.delivered.clone(),
         };
@@ -267,17 +314,28 @@ impl Sim {
             Effect::LetGo => self.held = false,
             Effect::Forget(command) => self.commands.retain(|c| *c != command),
             Effect::Shift => {
-                let Some((wants, _, candidate)) = wanted(&self.status) else { return };
+                let Some((wants, _, candidate)) = wanted(&self.status) else {
+                    return;
+                };
                 self.candidate = Some(candidate.clone());
                 if wants != self.carried.0 {
-                    assert!(self.held || self.deleting, "traffic was shifted without the finalizer");
+                    assert!(
+                        self.held || self.deleting,
+                        "traffic was shifted without the finalizer"
+                    );
                     self.carried = (wants, self.now);
                     self.patches += 1;
                 }
             }
         }
         // A promoted route serves the candidate by itself.
-        if self.status.release.as_ref().is_some_and(|r| r.stage == Stage::Ended) && self.carried.0 == Wanted::Candidate {
+        if self
+            .status
+            .release
+            .as_ref()
+            .is_some_and(|r| r.stage == Stage::Ended)
+            && self.carried.0 == Wanted::Candidate
+        {
             self.stable = self.candidate.take().unwrap();
             self.carried.0 = Wanted::Stable;
         }
@@ -289,16 +347,31 @@ impl Sim {
                 let arms = [(Arm::Stable, stable), (Arm::Canary, candidate)];
                 let series = arms
                     .iter()
-                    .flat_map(|(arm, backend)| [true, false].map(|failed| (*arm, &backend.name, failed)))
+                    .flat_map(|(arm, backend)| {
+                        [true, false].map(|failed| (*arm, &backend.name, failed))
+                    })
                     .filter_map(|(arm, name, failed)| {
                         let value = *self.counters.get(&(name.clone(), failed))?;
-                        Some(SeriesSample { key: format!("{name}|{failed}"), arm, failed, value })
+                        Some(SeriesSample {
+                            key: format!("{name}|{failed}"),
+                            arm,
+                            failed,
+                            value,
+                        })
                     })
                     .collect();
-                Answer::ErrorRate(Ok(Reading { at: self.now, series }))
+                Answer::ErrorRate(Ok(Reading {
+                    at: self.now,
+                    series,
+                }))
             }
-            Question::ErrorRate { .. } => Answer::ErrorRate(Err(Measured::Error("connection refused".into()))),
-            Question::Metric { name, .. } => Answer::Metric { name: name.clone(), measured: Measured::Value(0.0) },
+            Question::ErrorRate { .. } => {
+                Answer::ErrorRate(Err(Measured::Error("connection refused".into())))
+            }
+            Question::Metric { name, .. } => Answer::Metric {
+                name: name.clone(),
+                measured: Measured::Value(0.0),
+            },
         }
     }
 
@@ -345,6 +418,10 @@ impl Sim {
     }
 
     pub fn outcomes(&self) -> Vec<Outcome> {
-        self.status.history.iter().map(|past| past.outcome).collect()
+        self.status
+            .history
+            .iter()
+            .map(|past| past.outcome)
+            .collect()
     }
 }
