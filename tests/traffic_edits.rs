@@ -258,6 +258,35 @@ fn rules_without_names_are_found_where_they_went() {
 }
 
 #[test]
+fn a_rule_without_a_name_is_known_by_its_backends_alone() {
+    let (a, b) = (&[("v1", 1)], &[("v1", 4), ("x", 6)]);
+    let mut release = Release::of(route(&[rule("", a), rule("", b)]));
+    release.want(&split(50)).unwrap();
+    let z = || rule("", &[("z", 1)]);
+    let half = |release: &mut Release, at: usize| release.rules()[at].clone();
+    let (a, b) = (half(&mut release, 0), half(&mut release, 1));
+    *release.rules() = vec![z(), z(), b, a];
+    release.want(&split(25)).unwrap();
+    assert_eq!(release.shares(2), "v1:75 x:150 v2:25");
+    assert_eq!(release.shares(3), "v1:75 v2:25");
+    release.want(&Wanted::Stable).unwrap();
+    assert_eq!(release.shares(2), "v1:4 x:6");
+    assert_eq!(release.shares(3), "v1:1");
+}
+
+#[test]
+fn a_rule_of_other_people_for_the_same_header_is_kept() {
+    let mut release = Release::of(route(&[rule("main", &[("v1", 1)])]));
+    release.want(&testers(0)).unwrap();
+    let mut theirs = rule("", &[("v2", 1)]);
+    theirs["matches"][0]["headers"] = json!([{"name": "x-canary", "value": "true"}]);
+    release.rules().push(theirs.clone());
+    release.want(&testers(5)).unwrap();
+    release.want(&Wanted::Stable).unwrap();
+    assert_eq!(release.route, route(&[rule("main", &[("v1", 1)]), theirs]));
+}
+
+#[test]
 fn a_rule_that_was_removed_stays_removed() {
     let mut release = Release::of(route(&[rule("a", &[("v1", 1)]), rule("b", &[("v1", 1)])]));
     release.want(&testers(10)).unwrap();
