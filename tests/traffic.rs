@@ -1,6 +1,8 @@
 //! Promises about routes, over generated ones: a route is given back as it was found, nothing unknown
 //! is lost, foreign shares are exact, and a patch touches nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use serin::api::{Backend, HeaderMatch, HeaderRule, MatchKind, RouteRecord, Wanted};
@@ -228,12 +230,16 @@ fn case() -> impl Strategy<Value = Case> {
         let rules = count.prop_flat_map(move |count| prop::collection::vec(one.clone(), count));
         let names = prop_oneof![Just(0), Just(1), Just(2)];
         let splits = prop::collection::vec(split(), 1..4);
-        (rules, names, unknown(), splits).prop_map(move |(mut rules, names, unknown, splits)| {
+        (rules, names, unknown(), splits, any::<bool>()).prop_map(move |(mut rules, names, unknown, splits, listed)| {
             for (at, rule) in rules.iter_mut().enumerate() {
                 if names == 2 || names == 1 && at % 2 == 0 {
                     rule["name"] = json!(format!("rule-{at}"));
                 }
             }
+            // Every second rule with a name, as a person could list them.
+            let held = rules.iter().filter(|rule| refs(rule).iter().any(|r| is(r, &stable)));
+            let names = held.filter_map(|rule| Some(rule.get("name")?.as_str()?.to_owned()));
+            let filter: Vec<String> = names.step_by(2).filter(|_| listed).collect();
             let route = json!({
                 "apiVersion": "gateway.networking.k8s.io/v1",
                 "kind": "HTTPRoute",
@@ -247,7 +253,7 @@ fn case() -> impl Strategy<Value = Case> {
                 route,
                 stable: stable.clone(),
                 candidate: candidate.clone(),
-                rules: Vec::new(),
+                rules: filter,
                 splits,
             }
         })
@@ -469,6 +475,7 @@ proptest! {
             }
         };
         drop_names(&mut case.route);
+        case.rules.clear();
         let Some(record) = case.record() else { return Ok(()) };
         let mut route = case.route.clone();
         for wanted in &case.splits {

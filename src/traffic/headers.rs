@@ -206,3 +206,107 @@ fn prefix(owner: &str) -> String {
     let head = head.trim_end_matches(['-', '.']);
     format!("serin-{head}-{hex}-")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn rule(headers: &[(&str, &str)]) -> HeaderRule {
+        let mut headers = headers.iter().map(|(name, value)| HeaderMatch {
+            name: (*name).into(),
+            value: (*value).into(),
+            kind: MatchKind::Exact,
+        });
+        HeaderRule {
+            header: headers.next().unwrap(),
+            and: headers.collect(),
+        }
+    }
+
+    fn base(headers: &[(&str, &str)]) -> Value {
+        let list: Vec<Value> = headers
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
+        json!({"headers": list})
+    }
+
+    /// The headers of each product, as `name=value`.
+    fn of(matches: &[Value], headers: &[HeaderRule]) -> Result<Vec<Vec<String>>, String> {
+        let text = |header: &Value| {
+            let part = |field| view::text(header, field).unwrap_or_default().to_owned();
+            format!("{}={}", part("name"), part("value"))
+        };
+        let line = |found: &Value| view::list(found, "headers").iter().map(text).collect();
+        product(matches, headers).map(|product| product.iter().map(line).collect())
+    }
+
+    #[test]
+    fn products() {
+        let canary = || rule(&[("x-canary", "true")]);
+        let both = rule(&[("x-canary", "true"), ("x-team", "qa")]);
+        assert_eq!(of(&[base(&[])], &[canary()]).unwrap(), [["x-canary=true"]]);
+        assert_eq!(
+            of(
+                &[base(&[]), base(&[("a", "1")])],
+                &[canary(), rule(&[("b", "2")])]
+            )
+            .unwrap(),
+            [
+                vec!["x-canary=true"],
+                vec!["b=2"],
+                vec!["a=1", "x-canary=true"],
+                vec!["a=1", "b=2"]
+            ],
+            "each match with each alternative"
+        );
+        assert_eq!(
+            of(
+                &[base(&[("X-Canary", "true")])],
+                std::slice::from_ref(&both)
+            )
+            .unwrap(),
+            [["X-Canary=true", "x-team=qa"]],
+            "one header name once, whatever its case"
+        );
+        assert_eq!(
+            of(&[base(&[("x-canary", "false")]), base(&[])], &[canary()]).unwrap(),
+            [["x-canary=true"]],
+            "what cannot be is left out"
+        );
+        assert_eq!(of(&[base(&[])], &[canary(), canary()]).unwrap().len(), 1);
+        let refused = Err("x-canary".to_owned());
+        assert_eq!(of(&[base(&[("x-canary", "false")])], &[canary()]), refused);
+        assert_eq!(
+            of(&[base(&[("x-canary", "true")])], &[canary()]),
+            refused,
+            "a match that asks for it already would win over its copy"
+        );
+        let twice = rule(&[("x-canary", "true"), ("X-Canary", "false")]);
+        assert_eq!(of(&[base(&[])], &[twice]), Err("X-Canary".into()));
+    }
+
+    #[test]
+    fn names_say_whose_they_are() {
+        assert_eq!(name("checkout", 3, 0), "serin-checkout-3");
+        assert_eq!(name("checkout", 3, 2), "serin-checkout-3.2");
+        let (a, b) = ("a".repeat(60) + "b", "a".repeat(60) + "c");
+        assert!(name(&a, 15, 63).len() <= 63, "{}", name(&a, 15, 63).len());
+        assert_ne!(name(&a, 0, 0), name(&b, 0, 0));
+        for (owner, name, whose) in [
+            ("a", "serin-a-1", true),
+            ("a", "serin-a-1.2", true),
+            ("a", "serin-a-1-2", false),
+            ("a-1", "serin-a-1-2", true),
+            ("a-1", "serin-a-1", false),
+            ("a", "serin-a-", false),
+            ("a", "serin-a-x", false),
+            ("a", "a-1", false),
+        ] {
+            assert_eq!(is_name_of(owner, name), whose, "{owner} {name}");
+        }
+        assert!(is_any_name("serin-a-1-2"));
+        assert!(!is_any_name("serin-menu"));
+    }
+}

@@ -12,6 +12,15 @@ pub(super) struct Slot {
     pub value: Value,
 }
 
+impl Slot {
+    pub fn kept(from: usize, value: Value) -> Self {
+        Self {
+            from: Some(from),
+            value,
+        }
+    }
+}
+
 /// A patch in the making. Operations on rules that stay must come before [`Draft::added`], so that
 /// places are those of the route as it was read.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ pub(super) struct Arms<'a> {
     /// The stable backend's reference; where it is gone, the candidate's, which took its place.
     slot: usize,
     /// Whether the slot does hold the stable backend.
-    whole: bool,
+    intact: bool,
     canary: Option<usize>,
     /// Further references to the candidate, which nobody but a foreign hand can have added.
     spare: Vec<usize>,
@@ -43,91 +43,108 @@ impl<'a> Arms<'a> {
             record,
             refs,
             slot: stable.or_else(|| candidates.next())?,
-            whole: stable.is_some(),
+            intact: stable.is_some(),
             canary: candidates.next(),
             spare: candidates.collect(),
             stood: stood(frame, record),
         })
     }
 
-    /// What the references should be.
+    /// What the references should be, in order.
     ///
     /// Foreign references keep what other people wrote, in the scale that is wanted. Where a weight
     /// that was written during the split has no whole counterpart in the scale of the rule as it was
     /// found, all weights stay in the split's scale: the shares are the same.
     pub fn wanted(&self, wanted: &Wanted) -> Result<Vec<Slot>, TooLarge> {
-        let factor = i64::from(self.record.factor.max(1));
         let percent = match wanted {
             Wanted::Split { weight, .. } => i64::from((*weight).min(100)),
             Wanted::Stable | Wanted::Candidate => 0,
         };
-        let scaled = self.scaled();
         let foreign = self.foreign();
-        let odd = |(at, _): &(usize, _)| view::weight(&self.refs[*at]) % factor != 0;
-        let stays = scaled && foreign.iter().any(odd);
-        let scale = percent > 0 || stays;
-        let whole = self.stable_weight();
-        let part = if scale {
-            Some(whole * factor)
-        } else {
-            self.found(&self.frame.stable.revision(), 0).flatten()
-        };
+        let odd = |(at, _): &(usize, _)| view::weight(&self.refs[*at]) % self.factor() != 0;
+        let scaled = self.scaled();
+        let scale = percent > 0 || (scaled && foreign.iter().any(odd));
 
-        let promote = matches!(wanted, Wanted::Candidate);
-        let swap = promote && self.whole && self.stood && self.canary.is_some();
+        let mut slots = match wanted {
+            Wanted::Stable | Wanted::Split { .. } => self.shared(percent, scale),
+            Wanted::Candidate => self.promoted(scale),
+        };
+        slots.extend(foreign.into_iter().map(|(at, found)| {
+            let mut value = self.refs[at].clone();
+            let weight = view::weight(&value);
+            if scale && !scaled && self.factor() > 1 {
+                weigh(&mut value, Some(weight * self.factor()));
+            } else if scaled && !scale {
+                let found = found.filter(|n| n.unwrap_or(1) * self.factor() == weight);
+                weigh(&mut value, found.unwrap_or(Some(weight / self.factor())));
+            }
+            Slot::kept(at, value)
+        }));
+        slots.sort_by_key(|slot| slot.from.unwrap_or(usize::MAX));
+        let weights = slots
+            .iter()
+            .filter_map(|slot| slot.value.get("weight")?.as_i64());
+        match weights.max().filter(|weight| *weight > view::MAX_WEIGHT) {
+            Some(weight) => Err(TooLarge(weight)),
+            None => Ok(slots),
+        }
+    }
+
+    /// Stable in its slot, and the candidate with its percent.
+    fn shared(&self, percent: i64, scale: bool) -> Vec<Slot> {
         let mut slot = self.refs[self.slot].clone();
-        if promote && !swap && self.whole {
-            spell(&mut slot, self.frame, false, &self.record.spelled);
-        } else if !promote && !self.whole {
+        if !self.intact {
             spell(&mut slot, self.frame, true, &self.record.spelled);
         }
-        let (mut slot_weight, mut canary_weight) = (part, Some(0));
-        if swap {
-            (slot_weight, canary_weight) = (Some(0), part);
-        } else if percent > 0 {
-            let canary = whole * factor * percent / 100;
-            (slot_weight, canary_weight) = (Some(whole * factor - canary), Some(canary));
-        }
-        weigh(&mut slot, slot_weight);
-
-        let mut slots = vec![Slot {
-            from: Some(self.slot),
-            value: slot,
-        }];
-        // A candidate that only stands by is kept; promoted in the slot, it needs no second reference.
-        let stands = self.stood && (swap || !promote) && (self.canary.is_some() || !self.whole);
+        let all = self.stable_weight() * self.factor();
+        let canary = all * percent / 100;
+        let rest = if percent > 0 {
+            Some(all - canary)
+        } else {
+            self.part(scale)
+        };
+        weigh(&mut slot, rest);
+        let mut slots = vec![Slot::kept(self.slot, slot)];
+        // One that only stood by is kept at weight 0, and put back where it took stable's slot.
+        let stands = self.stood && (self.canary.is_some() || !self.intact);
         if percent > 0 || stands {
             let mut value = self.canary_ref();
-            weigh(&mut value, canary_weight);
+            weigh(&mut value, Some(canary));
             slots.push(Slot {
                 from: self.canary,
                 value,
             });
         }
-        for (at, found) in foreign {
-            let mut value = self.refs[at].clone();
-            let weight = view::weight(&value);
-            match (scaled, scale) {
-                (false, true) if factor > 1 => weigh(&mut value, Some(weight * factor)),
-                (true, false) => weigh(
-                    &mut value,
-                    found
-                        .filter(|found| found.unwrap_or(1) * factor == weight)
-                        .unwrap_or(Some(weight / factor)),
-                ),
-                (false, _) | (true, true) => {}
-            }
-            slots.push(Slot {
-                from: Some(at),
-                value,
-            });
+        slots
+    }
+
+    /// The candidate in stable's slot. Where it stood in the rule already the two swap their weights,
+    /// so that no reference of the route's owner is taken away.
+    fn promoted(&self, scale: bool) -> Vec<Slot> {
+        let mut slot = self.refs[self.slot].clone();
+        if let Some(at) = self.canary.filter(|_| self.stood && self.intact) {
+            let mut canary = self.refs[at].clone();
+            weigh(&mut slot, Some(0));
+            weigh(&mut canary, self.part(scale));
+            return vec![Slot::kept(self.slot, slot), Slot::kept(at, canary)];
         }
-        slots.sort_by_key(|slot| slot.from.unwrap_or(usize::MAX));
-        let too_large = |slot: &Slot| Some(view_raw(&slot.value)).filter(|n| *n > view::MAX_WEIGHT);
-        match slots.iter().find_map(too_large) {
-            Some(weight) => Err(TooLarge(weight)),
-            None => Ok(slots),
+        if self.intact {
+            spell(&mut slot, self.frame, false, &self.record.spelled);
         }
+        weigh(&mut slot, self.part(scale));
+        vec![Slot::kept(self.slot, slot)]
+    }
+
+    /// The whole of stable's part: as it was found, or in the split's scale.
+    fn part(&self, scale: bool) -> Option<i64> {
+        if scale {
+            return Some(self.stable_weight() * self.factor());
+        }
+        self.found(&self.frame.stable.revision(), 0).flatten()
+    }
+
+    fn factor(&self) -> i64 {
+        i64::from(self.record.factor.max(1))
     }
 
     /// The candidate's reference: the one that stood in the rule already, or a copy of stable's, with
@@ -147,7 +164,7 @@ impl<'a> Arms<'a> {
     /// Whether the weights are in the scale of a split. The sum of our two says so; where somebody
     /// changed them the foreign ones do.
     fn scaled(&self) -> bool {
-        let factor = i64::from(self.record.factor.max(1));
+        let factor = self.factor();
         let whole = self.stable_weight();
         let canary = self.canary.map_or(0, |at| view::weight(&self.refs[at]));
         let sum = view::weight(&self.refs[self.slot]) + canary;
@@ -254,11 +271,4 @@ pub(super) fn weigh(reference: &mut Value, weight: Option<i64>) {
         Some(weight) => object.insert("weight".into(), json!(weight)),
         None => object.remove("weight"),
     };
-}
-
-fn view_raw(reference: &Value) -> i64 {
-    reference
-        .get("weight")
-        .and_then(Value::as_i64)
-        .unwrap_or_default()
 }
