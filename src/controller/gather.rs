@@ -166,17 +166,21 @@ impl<'a> Scene<'a> {
             .routes
             .iter()
             .find(|r| r.kind == seen.kind && r.name == seen.name && r.uid == uid);
-        let carries = match (record, pair, wanted) {
-            (Some(record), Some((stable, candidate)), Some(wanted)) => {
-                let frame = self.frame(seen, stable, candidate);
-                matches!(traffic::plan(route, &frame, record, wanted), Ok(None))
-            }
-            _ => false,
+        let planned = match (record, pair, wanted) {
+            (Some(record), Some((stable, candidate)), Some(wanted)) => Some(traffic::plan(
+                route,
+                &self.frame(seen, stable, candidate),
+                record,
+                wanted,
+            )),
+            _ => None,
         };
-        let survey = match (record, pair) {
-            (Some(record), _) => Ok(record.clone()),
-            (None, Some((stable, candidate))) => self.survey(seen, route, stable, candidate),
-            (None, None) => Err(Obstacle {
+        let carries = matches!(planned, Some(Ok(None)));
+        let survey = match (planned, record, pair) {
+            (Some(Err(err)), ..) => Err(refused(seen, &err)),
+            (_, Some(record), _) => Ok(record.clone()),
+            (_, None, Some((stable, candidate))) => self.survey(seen, route, stable, candidate),
+            (_, None, None) => Err(Obstacle {
                 reason: "StableUnknown",
                 message: "it is not known yet what serves".into(),
             }),
@@ -223,10 +227,7 @@ impl<'a> Scene<'a> {
         let splits = Plan::of(&spec)
             .map(|plan| plan.splits())
             .unwrap_or_default();
-        traffic::survey(route, &frame, &splits).map_err(|err| Obstacle {
-            reason: err.reason(),
-            message: format!("{}: {err}", seen.title),
-        })
+        traffic::survey(route, &frame, &splits).map_err(|err| refused(seen, &err))
     }
 
     /// Places of the rules that were added to a route for header testers.
@@ -355,6 +356,13 @@ impl<'a> Scene<'a> {
             });
         }
         None
+    }
+}
+
+fn refused(seen: &Seen, error: &traffic::TrafficError) -> Obstacle {
+    Obstacle {
+        reason: error.reason(),
+        message: error.to_string(),
     }
 }
 

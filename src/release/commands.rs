@@ -78,6 +78,15 @@ impl Turn<'_> {
         let spec = PlanSpec::of(self.facts.spec);
         let plan = Plan::of(&spec).map_err(|err| err.to_string())?;
         let last = u32::try_from(plan.steps.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        // Rules for header testers are known by the headers of every step that may come.
+        let headers = plan.steps.iter().flat_map(|step| &step.headers);
+        for header in headers {
+            for route in &mut self.status.routes {
+                if !route.headers.contains(header) {
+                    route.headers.push(header.clone());
+                }
+            }
+        }
         if let Some(release) = self.status.release.as_mut() {
             release.plan = spec;
             if release.step.index > last {
