@@ -1,0 +1,3 @@
+module serin.dev/testbed/guard
+
+go 1.26.0
