@@ -315,6 +315,20 @@ pub struct CheckStatus {
     pub absolute: Option<TestState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absolute_stable: Option<TestState>,
+    /// Requests of both versions since the weight last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<SeenShare>,
+}
+
+/// What share of the requests the canary was seen to get under one weight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SeenShare {
+    /// The canary's share that was told, 0 to 1.
+    pub told: f64,
+    /// Requests of the canary since then.
+    pub canary: u64,
+    /// Requests of the stable version since then.
+    pub stable: u64,
 }
 
 /// State of one mixture e-process.
