@@ -16,10 +16,22 @@
 //! | `redacted` | what a Secret holds, unprintable |
 
 pub mod address;
+mod call;
+mod courier;
+mod desk;
+mod directory;
 mod guard;
+mod letter;
 mod payload;
 mod redacted;
+mod retry;
 
+pub use call::{Answer, CallError, Caller, Letter, Limits, Lookup, SystemLookup, Wire};
+pub use courier::Courier;
+pub use desk::{Posted, Tally, Trouble};
+pub use directory::{Cluster, Directory, LookupError, SecretData};
 pub use guard::{Allowed, Egress, NotAnEntry, Refusal, Target, Unlisted};
+pub use letter::{LetterError, letter};
 pub use payload::{Origin, delivery_id, payload};
 pub use redacted::Redacted;
+pub use retry::{Pace, retry_after};
