@@ -68,11 +68,8 @@ fn canaries(world: &World) -> Api<Canary> {
 
 pub async fn take(world: &World, receiver: &Receiver) -> Result<()> {
     let load = Load {
-        rate: RATE,
-        host: "shop.example".into(),
-        path: "/".into(),
-        headers: Vec::new(),
         bound: Duration::from_secs(600),
+        ..Load::new("shop.example", RATE)
     };
     wait_until_served(world, &load).await?;
     view::progress("traffic", &format!("{RATE} requests/s through the gateway"));

@@ -19,6 +19,11 @@ pub fn chapter(title: &str, command: &str) {
 
 /// One line: what the operator says, and what the clients have seen of both versions.
 pub fn line(at: Duration, status: &CanaryStatus, counts: &Counts, old: &str, new: &str) {
+    let of = |version: &str, failed: bool| -> u64 {
+        let all = counts.by_version_and_status().into_iter();
+        let ours = all.filter(|((seen, status), _)| seen == version && (*status >= 500) == failed);
+        ours.map(|(_, count)| count).sum()
+    };
     let phase = format!("{:?}", status.phase);
     let verdict = status.verdict.map(|v| format!("{v:?}")).unwrap_or_default();
     println!(
@@ -27,10 +32,10 @@ pub fn line(at: Duration, status: &CanaryStatus, counts: &Counts, old: &str, new
         phase,
         status.step.as_deref().unwrap_or("-"),
         status.weight.unwrap_or(0),
-        counts.ok(old),
-        counts.failed_of(old),
-        counts.ok(new),
-        counts.failed_of(new),
+        of(old, false),
+        of(old, true),
+        of(new, false),
+        of(new, true),
         verdict,
     );
 }

@@ -1,6 +1,6 @@
 //! `serin run`: the operator.
 
-use crate::alerts::Egress;
+use crate::alerts::{Allowed, Egress};
 use crate::controller::{self, Settings};
 use crate::metrics::Prometheus;
 use crate::telemetry::{self, LogFormat};
@@ -28,7 +28,7 @@ pub struct RunArgs {
         value_delimiter = ',',
         value_name = "HOST[:PORT]"
     )]
-    allow_egress: Vec<String>,
+    allow_egress: Vec<Allowed>,
 
     /// How long a data plane may take from accepting a route to splitting as told; by default what is known of it.
     #[arg(long, value_parser = span, value_name = "DURATION")]
@@ -74,7 +74,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         .map(|url| Prometheus::new(url, timeout))
         .transpose()
         .context("--prometheus-url")?;
-    let egress = Egress::only_listed(&args.allow_egress).context("--allow-egress")?;
+    let egress = Egress::only_listed(args.allow_egress);
     let config = kube::Config::infer()
         .await
         .context("cannot find out how to reach the API server")?;

@@ -2,11 +2,12 @@
 
 use super::Context;
 use super::gather::Scene;
-use crate::analysis::{Measured, Reading};
-use crate::api::{Backend, Time, span_text};
+use crate::analysis::{Gap, Measured, Reading};
+use crate::api::{Backend, Time};
 use crate::metrics::{self, Prometheus, RouteTarget, Variables};
 use crate::release::{Answer, Plan, Question, questions};
 use crate::telemetry::Outcome;
+use chrono::TimeDelta;
 use futures::future::join_all;
 
 /// Asks what is due and answers it.
@@ -41,7 +42,7 @@ async fn answer(
     };
     let failed = matches!(
         &answer,
-        Answer::ErrorRate(Err(Measured::Error(_)))
+        Answer::ErrorRate(Err(Gap::Error(_)))
             | Answer::Metric {
                 measured: Measured::Error(_),
                 ..
@@ -64,15 +65,14 @@ async fn measure(prometheus: &Prometheus, scene: &Scene<'_>, query: &str) -> Mea
         .release
         .as_ref()
         .and_then(|release| Plan::of(&release.plan).ok());
-    let window = plan.map_or_else(|| "1m".into(), |plan| span_text(plan.interval));
+    let window = plan.map_or(TimeDelta::minutes(1), |plan| plan.interval);
     let variables = Variables {
-        namespace: &scene.namespace,
-        name: &scene.name,
-        route: scene.routes.first().map_or("", |seen| seen.name.as_str()),
-        stable: &stable.name,
-        canary: &candidate.name,
-        service: &candidate.name,
-        window: &window,
+        namespace: scene.namespace.clone(),
+        name: scene.name.clone(),
+        stable: stable.name,
+        canary: candidate.name.clone(),
+        service: candidate.name,
+        window,
     };
     let query = match metrics::render(query, &variables) {
         Ok(query) => query,
@@ -89,9 +89,9 @@ async fn read_counters(
     scene: &Scene<'_>,
     testers: bool,
     now: Time,
-) -> Result<Reading, Measured> {
+) -> Result<Reading, Gap> {
     let Some((stable, candidate)) = backends(scene) else {
-        return Err(Measured::Error("it is not known yet what serves".into()));
+        return Err(Gap::Error("it is not known yet what serves".into()));
     };
     let mut whole = Reading {
         at: now,
@@ -99,30 +99,31 @@ async fn read_counters(
     };
     for (number, seen) in scene.routes.iter().enumerate() {
         let (Some(profile), Some(route)) = (seen.profile, &seen.route) else {
-            return Err(Measured::NoData(format!(
+            return Err(Gap::NoData(format!(
                 "{} is not there, or of no known data plane",
                 seen.title
             )));
         };
-        let header_rules = if testers {
+        let skip_rules = if testers {
             Vec::new()
         } else {
             scene.tester_rules(seen, route, &stable, &candidate)
         };
         let target = RouteTarget {
-            namespace: &scene.namespace,
-            route: &seen.name,
-            stable: &stable,
-            candidate: &candidate,
-            header_rules: &header_rules,
+            kind: seen.kind,
+            namespace: scene.namespace.clone(),
+            name: seen.name.clone(),
+            stable: stable.clone(),
+            canary: candidate.clone(),
+            skip_rules,
         };
         let answer = prometheus
             .query(&profile.requests(&target), None)
             .await
-            .map_err(|err| Measured::Error(err.to_string()))?;
+            .map_err(|err| Gap::Error(err.to_string()))?;
         let reading = profile
             .read(&target, &answer, now)
-            .map_err(Measured::Error)?;
+            .map_err(|err| Gap::Error(err.to_string()))?;
         whole
             .series
             .extend(reading.series.into_iter().map(|mut series| {

@@ -177,7 +177,7 @@ impl<'a> Scene<'a> {
         };
         let carries = matches!(planned, Some(Ok(None)));
         let survey = match (planned, record, pair) {
-            (Some(Err(err)), ..) => Err(refused(seen, &err)),
+            (Some(Err(err)), ..) => Err(refused(&err)),
             (_, Some(record), _) => Ok(record.clone()),
             (_, None, Some((stable, candidate))) => self.survey(seen, route, stable, candidate),
             (_, None, None) => Err(Obstacle {
@@ -227,7 +227,7 @@ impl<'a> Scene<'a> {
         let splits = Plan::of(&spec)
             .map(|plan| plan.splits())
             .unwrap_or_default();
-        traffic::survey(route, &frame, &splits).map_err(|err| refused(seen, &err))
+        traffic::survey(route, &frame, &splits).map_err(|err| refused(&err))
     }
 
     /// Places of the rules that were added to a route for header testers.
@@ -359,7 +359,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn refused(seen: &Seen, error: &traffic::TrafficError) -> Obstacle {
+fn refused(error: &traffic::TrafficError) -> Obstacle {
     Obstacle {
         reason: error.reason(),
         message: error.to_string(),

@@ -39,10 +39,6 @@ impl Memories {
         self.lock().insert(uid.to_owned(), memory);
     }
 
-    pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
     /// Counts a failure and says how many there were in a row.
     pub fn failed(&self, uid: &str) -> u32 {
         let mut memories = self.lock();
@@ -51,8 +47,8 @@ impl Memories {
         memory.failures
     }
 
-    /// Forgets those that are gone, now and then.
-    pub fn tidy(&self, alive: impl Fn(&str) -> bool, count: usize) {
+    /// Forgets those that are gone, once they are many.
+    pub fn tidy(&self, count: usize, alive: impl Fn(&str) -> bool) {
         let mut memories = self.lock();
         if memories.len() > count + 64 {
             memories.retain(|uid, _| alive(uid));

@@ -13,7 +13,7 @@ mod stores;
 
 pub use error::Error;
 
-use crate::alerts::{Courier, Egress};
+use crate::alerts::{Courier, Egress, Origin};
 use crate::api::{Canary, MANAGER, Time};
 use crate::metrics::Prometheus;
 use crate::telemetry::{self, Health, Numbers};
@@ -22,7 +22,7 @@ use chrono::TimeDelta;
 use futures::StreamExt;
 use kube::runtime::controller::{Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Config};
 use memory::Memories;
 use std::net::SocketAddr;
@@ -46,6 +46,7 @@ pub struct Settings {
 /// What every reconcile has at hand.
 struct Context {
     client: Client,
+    canaries: Store<Canary>,
     stores: Stores,
     prometheus: Option<Prometheus>,
     settle: Option<TimeDelta>,
@@ -82,7 +83,7 @@ pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", settings.listen))?;
     let server = tokio::spawn(telemetry::serve(listener, health.clone(), numbers.clone()));
-    operate(client, settings, health, numbers, stop_signal()).await;
+    operate(client, settings, health, numbers, stop_signal()).await?;
     server.abort();
     info!("stopped");
     Ok(())
@@ -94,10 +95,15 @@ async fn operate(
     health: Health,
     numbers: Arc<Numbers>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+) -> anyhow::Result<()> {
     let (stores, watches) = Stores::watch(&client);
-    let (delivered, deliveries) = tokio::sync::mpsc::unbounded_channel();
-    let courier = Courier::start(client.clone(), settings.egress, delivered);
+    let (news, deliveries) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |origin: &Origin| {
+        // The receiver is gone only when the controller is, and then nobody is to be told.
+        let _ = news.send(origin.clone());
+    };
+    let (courier, delivering) = Courier::in_cluster(client.clone(), settings.egress, tell)
+        .context("cannot make a client for alerts")?;
     let reporter = Reporter {
         controller: MANAGER.into(),
         instance: None,
@@ -108,13 +114,12 @@ async fn operate(
     )
     .with_config(ControllerConfig::default().concurrency(CONCURRENCY));
     let canaries = controller.store();
-    let deliveries =
-        UnboundedReceiverStream::new(deliveries).map(|to: crate::alerts::Recipient| {
-            ObjectRef::<Canary>::new(&to.name).within(&to.namespace)
-        });
+    let deliveries = UnboundedReceiverStream::new(deliveries)
+        .map(|to: Origin| ObjectRef::<Canary>::new(&to.name).within(&to.namespace));
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
+        canaries: canaries.clone(),
         stores,
         prometheus: settings.prometheus,
         settle: settings.settle,
@@ -142,6 +147,8 @@ async fn operate(
             }
         })
         .await;
+    delivering.abort();
+    Ok(())
 }
 
 async fn stop_signal() {

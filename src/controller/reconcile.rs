@@ -4,6 +4,7 @@ use super::act::{self, params, what};
 use super::gather::Scene;
 use super::memory::Memory;
 use super::{Context, Error, ask};
+use crate::alerts::{Origin, Posted};
 use crate::api::{Canary, CanaryStatus, Time};
 use crate::release::{Decision, Note, decide, under_way};
 use crate::telemetry::Outcome;
@@ -36,6 +37,10 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
         Err(err) => (Outcome::Failed, err.reason()),
     };
     context.memories.keep(&uid, memory);
+    context.memories.tidy(context.canaries.len(), |uid| {
+        let same = |canary: &Canary| canary.uid().as_deref() == Some(uid);
+        context.canaries.find(same).is_some()
+    });
     context
         .numbers
         .reconciled(outcome, reason, begun.elapsed().as_secs_f64());
@@ -54,7 +59,9 @@ async fn look(
     let answers = ask::answers(context, &scene, now).await;
     // Asking may have taken a while.
     let now = context.now();
-    let facts = scene.facts(context, answers, context.courier.delivered(uid));
+    let courier = &context.courier;
+    let settled = [courier.delivered(uid), courier.abandoned(uid)].concat();
+    let facts = scene.facts(context, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
     write_status(context, &scene, &decision, memory, now).await?;
@@ -70,12 +77,16 @@ async fn look(
     for note in &decision.events {
         publish(context, &canary, note).await;
     }
-    context.courier.post(
-        crate::alerts::Recipient::of(&scene.namespace, &scene.name, uid),
-        &status.outbox,
-    );
+    let origin = Origin {
+        namespace: scene.namespace.clone(),
+        name: scene.name.clone(),
+        uid: uid.to_owned(),
+    };
+    let posted = context.courier.post(&origin, &status.outbox);
     acted?;
-    let wait = decision.wake.map(|at| {
+    // A full desk takes the rest when there is room; the outbox holds it until then.
+    let later = (posted == Posted::Later).then(|| now + LAZILY);
+    let wait = decision.wake.into_iter().chain(later).min().map(|at| {
         (at - now)
             .to_std()
             .unwrap_or_default()

@@ -126,7 +126,7 @@ impl Stores {
 
     pub fn route(&self, kind: RouteKind, namespace: &str, name: &str) -> Option<Value> {
         let reference = ObjectRef::new_with(name, route_resource(kind)).within(namespace);
-        json(&self.routes.get(&reference)?)
+        json(&*self.routes.get(&reference)?)
     }
 
     /// The controller that a Gateway's class belongs to.
@@ -236,7 +236,7 @@ fn cached<K>(
 ) -> (Store<K>, BoxStream<'static, Touched>)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Clone + Eq + Hash + Debug + Send + Sync + Default,
+    K::DynamicType: Clone + Eq + Hash + Debug + Send + Sync,
 {
     let plural = K::plural(&kind).into_owned();
     let writer = reflector::store::Writer::new(kind);

@@ -16,5 +16,6 @@ pub mod template;
 
 pub use answer::{Answer, Data, Sample, Series};
 pub use measure::single;
+pub use profile::{Profile, RouteTarget, profile};
 pub use prometheus::{Prometheus, QueryError, UrlError};
-pub use template::{TemplateError, Variables};
+pub use template::{TemplateError, Variables, check, render};

@@ -3,7 +3,7 @@
 use super::decide::{Turn, under_way};
 use super::facts::Answer;
 use super::plan::{ErrorCheck, MetricCheck, Plan, PlannedStep};
-use crate::analysis::{self, Measured, MetricLimits, Window};
+use crate::analysis::{self, Gap, Measured, MetricLimits, Reading, Window};
 use crate::api::{
     ArmCounts, CanarySpec, CanaryStatus, CheckStatus, OnInconclusive, Outcome, PlanSpec, Point,
     Release, Stage, Time, Verdict,
@@ -182,7 +182,7 @@ impl Turn<'_> {
         check: &ErrorCheck,
         plan: &Plan,
         step: &PlannedStep,
-        answer: &Result<analysis::Reading, Measured>,
+        answer: &Result<Reading, Gap>,
     ) {
         let now = self.now;
         let Some(release) = self.status.release.as_mut() else {

@@ -352,7 +352,15 @@ impl Turn<'_> {
         if self.facts.held && !busy && !self.last_words() {
             self.effects.push(Effect::LetGo);
         }
-        let urgent = essence(&self.status) != essence(self.facts.status);
+        let old = self.facts.status;
+        let added = self
+            .status
+            .outbox
+            .iter()
+            .any(|alert| !old.outbox.contains(alert));
+        // While a release is under way, that an alert was delivered can wait for the next write.
+        let taken = !busy && self.status.outbox != old.outbox;
+        let urgent = added || taken || essence(&self.status) != essence(old);
         Decision {
             urgent,
             wake: self.wakes.iter().copied().filter(|at| *at > self.now).min(),
@@ -386,6 +394,7 @@ fn essence(status: &CanaryStatus) -> CanaryStatus {
     let mut essence = status.clone();
     // The sentence carries counts; everything else that it can say shows in another field too.
     essence.message = String::new();
+    essence.outbox.clear();
     // That a parent has yet to answer passes in a moment; each step says when it has.
     for condition in &mut essence.conditions {
         if condition.kind == ConditionType::RoutesAccepted
@@ -408,11 +417,16 @@ fn essence(status: &CanaryStatus) -> CanaryStatus {
         release.timeline.clear();
         release.step.samples = 0;
         for check in &mut release.checks {
-            *check = crate::api::CheckStatus {
-                name: std::mem::take(&mut check.name),
-                verdict: check.verdict,
-                ..crate::analysis::blank(release.started_at)
-            };
+            check.message.clear();
+            check.at = release.started_at;
+            check.value = None;
+            check.limit = None;
+            check.counts = None;
+            check.evidence = None;
+            check.relative = None;
+            check.absolute = None;
+            check.absolute_stable = None;
+            check.seen = None;
         }
     }
     essence

@@ -1,6 +1,6 @@
 //! What a decision rests on, and what it is.
 
-use crate::analysis::{Measured, Reading};
+use crate::analysis::{Gap, Measured, Reading};
 use crate::api::{AlertEvent, Backend, CanarySpec, CanaryStatus, Command, RouteRecord, Time};
 use chrono::TimeDelta;
 
@@ -102,7 +102,7 @@ pub enum BackendFact {
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// Raw counters of both versions, or why there are none.
-    ErrorRate(Result<Reading, Measured>),
+    ErrorRate(Result<Reading, Gap>),
     Metric {
         name: String,
         measured: Measured,

@@ -242,11 +242,10 @@ impl Turn<'_> {
             .canary
             .requests
             .saturating_sub(release.step.requests_before);
-        if seen < step.min_requests {
-            return Some(Wait::Requests {
-                seen,
-                wanted: step.min_requests,
-            });
+        let counted = plan.error_rate.is_some() && step.weight > 0;
+        let wanted = step.min_requests.max(u64::from(counted));
+        if seen < wanted {
+            return Some(Wait::Requests { seen, wanted });
         }
         let left = step.hold - release.step.clock(self.now);
         if left > TimeDelta::zero() {

@@ -45,11 +45,7 @@ async fn good_version_is_promoted(stage: &Stage) -> Result<()> {
         counts.failed(),
         counts.total()
     );
-    ensure!(
-        counts.version("v2") > 100,
-        "v2 got {}",
-        counts.version("v2")
-    );
+    ensure!(counts.to("v2") > 100, "v2 got {}", counts.to("v2"));
     let table = shop.kubectl(&["get", "canary", "api"]).await?;
     ensure!(
         table.contains("Promoted") && table.contains("NoHarm"),
@@ -109,7 +105,7 @@ async fn bad_version_is_taken_back(stage: &Stage) -> Result<()> {
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
     let counts = traffic.stop().await;
-    let late = counts.version_since("v2-error20", decided + Duration::from_millis(1500));
+    let late = counts.requests_since("v2-error20", decided + Duration::from_millis(1500));
     ensure!(
         late == 0,
         "{late} requests reached the bad version after it was taken back"

@@ -266,6 +266,7 @@ impl<'a> Shop<'a> {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             bound: Duration::from_secs(180),
+            ..Load::default()
         };
         Ok(load.start(self.stage.world.gateway_addr()))
     }
@@ -274,11 +275,8 @@ impl<'a> Shop<'a> {
     pub async fn serves(&self) -> Result<()> {
         for _ in 0..200 {
             let probe = Load {
-                rate: 20,
-                host: self.host(),
-                path: "/".into(),
-                headers: Vec::new(),
                 bound: Duration::from_secs(5),
+                ..Load::new(self.host(), 20)
             };
             let running = probe.start(self.stage.world.gateway_addr());
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -44,11 +44,11 @@ async fn header_testers(stage: &Stage) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (with, without) = both(&shop).await?;
     ensure!(
-        with.version("v1") == 0 && with.version("v2") > 20,
+        with.to("v1") == 0 && with.to("v2") > 20,
         "testers beside a weight: {with:?}"
     );
     ensure!(
-        without.version("v1") > 20 && without.version("v2") > 20,
+        without.to("v1") > 20 && without.to("v2") > 20,
         "others beside a weight: {without:?}"
     );
     shop.close().await
@@ -69,11 +69,11 @@ pub async fn only_testers(shop: &Shop<'_>) -> Result<()> {
         "requests failed: {with:?} {without:?}"
     );
     ensure!(
-        with.version("v1") == 0 && with.version("v2") > 20,
+        with.to("v1") == 0 && with.to("v2") > 20,
         "testers: {with:?}"
     );
     ensure!(
-        without.version("v2") == 0 && without.version("v1") > 20,
+        without.to("v2") == 0 && without.to("v1") > 20,
         "others: {without:?}"
     );
     Ok(())

@@ -3,7 +3,7 @@
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use serde_json::{Value, json};
-use serin::analysis::{Arm, Measured, Reading, SeriesSample};
+use serin::analysis::{Arm, Gap, Measured, Reading, SeriesSample};
 use serin::api::{
     AlertEvent, Backend, CanarySpec, CanaryStatus, Command, Outcome, Phase, RouteKind, RouteRecord,
     RuleRecord, Stage, Time, Verb, Wanted,
@@ -243,12 +243,8 @@ impl Sim {
             kind: RouteKind::HTTPRoute,
             name: "shop".into(),
             uid: "1".into(),
-            rules: vec![RuleRecord {
-                name: None,
-                index: 0,
-                weights: vec![Some(1)],
-                factor: 100,
-            }],
+            rules: Vec::new(),
+            headers: Vec::new(),
         };
         let split = !matches!(self.carried.0, Wanted::Stable);
         let acceptance = match &self.refuses {
@@ -366,7 +362,7 @@ impl Sim {
                 }))
             }
             Question::ErrorRate { .. } => {
-                Answer::ErrorRate(Err(Measured::Error("connection refused".into())))
+                Answer::ErrorRate(Err(Gap::Error("connection refused".into())))
             }
             Question::Metric { name, .. } => Answer::Metric {
                 name: name.clone(),

@@ -22,13 +22,14 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Applies each document of a YAML text, in its order, server-side and with force.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
-    for document in serde_yaml::Deserializer::from_str(yaml) {
-        let value = serde_json::Value::deserialize(document).context("read the manifest")?;
-        if !value.is_null() {
-            let object: DynamicObject =
-                serde_json::from_value(value).context("read the manifest")?;
-            apply_object(client, object).await?;
-        }
+    // Read whole first: the reader cannot be held over an await of a task that may change threads.
+    let documents = serde_yaml::Deserializer::from_str(yaml)
+        .map(serde_json::Value::deserialize)
+        .collect::<Result<Vec<_>, _>>()
+        .context("read the manifest")?;
+    for value in documents.into_iter().filter(|value| !value.is_null()) {
+        let object: DynamicObject = serde_json::from_value(value).context("read the manifest")?;
+        apply_object(client, object).await?;
     }
     Ok(())
 }

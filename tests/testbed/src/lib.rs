@@ -67,6 +67,7 @@ pub mod load;
 mod node;
 mod parts;
 mod proxy;
+mod receiver;
 mod samples;
 mod terminal;
 mod world;
@@ -77,6 +78,7 @@ pub const NODE: &str = "testbed";
 pub use binaries::{GATEWAY_API, KUBERNETES, binary};
 pub use cluster::{FIELD_MANAGER, wait};
 pub use parts::Component;
+pub use receiver::Receiver;
 pub use samples::{
     GATEWAY, GATEWAY_CLASS, GATEWAY_CONTROLLER, GATEWAY_NAMESPACE, LISTENER, PORT, deployment,
     route, service,
