@@ -3,7 +3,7 @@
 
 use super::{AlertEvent, Analysis, Backend, Condition, HeaderRule, RouteKind, Step, is_default};
 use chrono::{DateTime, Utc};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -163,7 +163,8 @@ pub struct Release {
     /// Why, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The steps and the analysis as they were when the release began.
+    /// The steps and the analysis as they were when the release began; the same shape as in the spec.
+    #[schemars(schema_with = "copied")]
     pub plan: PlanSpec,
     pub step: StepStatus,
     /// Steps that a person has approved, counted from 1.
@@ -186,6 +187,11 @@ pub struct Release {
     /// The release as a picture: at most 64 points.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Point>,
+}
+
+/// A copy of what was checked in the spec: to check it again in status would cost the API server twice.
+fn copied(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// What a release goes by; copied from the spec when it begins.

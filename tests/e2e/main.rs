@@ -30,7 +30,7 @@ pub struct Stage {
     pub receiver: Receiver,
 }
 
-type Run = fn(Arc<Stage>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+type Run = fn(Arc<Stage>) -> Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// A list of tests: `(name, function)`.
 #[macro_export]
@@ -87,11 +87,8 @@ fn main() {
         let trial = |(name, run): (&'static str, Run)| {
             let (stage, handle) = (stage.clone(), handle.clone());
             Trial::test(name, move || {
-                let task = handle.spawn(run(stage));
-                match handle.block_on(task) {
-                    Ok(result) => result.map_err(|err| Failed::from(format!("{err:#}"))),
-                    Err(panic) => Err(Failed::from(format!("{panic}"))),
-                }
+                let result = handle.block_on(run(stage));
+                result.map_err(|err| Failed::from(format!("{err:#}")))
             })
         };
         tests.into_iter().map(trial).collect::<Vec<_>>()

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result};
 use kube::Client;
-use serde_json::Value;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -118,8 +117,4 @@ pub fn api(
         namespace,
         &kube::api::ApiResource::from_gvk_with_plural(&gvk, plural),
     )
-}
-
-pub fn spec_of(object: &kube::api::DynamicObject) -> Value {
-    object.data["spec"].clone()
 }

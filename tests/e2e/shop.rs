@@ -132,13 +132,6 @@ impl<'a> Shop<'a> {
         Ok(self.routes().get("api").await?.data["spec"].clone())
     }
 
-    pub async fn patch_route(&self, patch: Value) -> Result<()> {
-        self.routes()
-            .patch("api", &PatchParams::default(), &Patch::Merge(patch))
-            .await?;
-        Ok(())
-    }
-
     /// Applies a Canary `api` with these steps, and waits until it is at rest on v1.
     pub async fn canary(&self, steps: Value, more: Value) -> Result<()> {
         let all = [
