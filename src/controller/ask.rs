@@ -4,7 +4,7 @@ use super::Context;
 use super::gather::Scene;
 use crate::analysis::{Gap, Measured, Reading};
 use crate::api::{Backend, Time};
-use crate::metrics::{self, Prometheus, RouteTarget, Variables};
+use crate::metrics::{self, RouteTarget, Source, Variables};
 use crate::release::{Answer, Plan, Question, questions};
 use crate::telemetry::Outcome;
 use chrono::TimeDelta;
@@ -12,31 +12,31 @@ use futures::future::join_all;
 
 /// Asks what is due and answers it.
 pub async fn answers(context: &Context, scene: &Scene<'_>, now: Time) -> Vec<Answer> {
-    let Some(prometheus) = &context.prometheus else {
+    let Some(source) = &context.source else {
         return Vec::new();
     };
     let asked = questions(&scene.canary.spec, scene.status, now);
     join_all(
         asked
             .into_iter()
-            .map(|question| answer(context, prometheus, scene, question, now)),
+            .map(|question| answer(context, &**source, scene, question, now)),
     )
     .await
 }
 
 async fn answer(
     context: &Context,
-    prometheus: &Prometheus,
+    source: &dyn Source,
     scene: &Scene<'_>,
     question: Question,
     now: Time,
 ) -> Answer {
     let answer = match question {
         Question::ErrorRate { testers } => {
-            Answer::ErrorRate(read_counters(prometheus, scene, testers, now).await)
+            Answer::ErrorRate(read_counters(source, scene, testers, now).await)
         }
         Question::Metric { name, query } => {
-            let measured = measure(prometheus, scene, &query).await;
+            let measured = measure(source, scene, &query).await;
             Answer::Metric { name, measured }
         }
     };
@@ -56,7 +56,7 @@ async fn answer(
     answer
 }
 
-async fn measure(prometheus: &Prometheus, scene: &Scene<'_>, query: &str) -> Measured {
+async fn measure(source: &dyn Source, scene: &Scene<'_>, query: &str) -> Measured {
     let Some((stable, candidate)) = backends(scene) else {
         return Measured::Error("it is not known yet what serves".into());
     };
@@ -78,14 +78,14 @@ async fn measure(prometheus: &Prometheus, scene: &Scene<'_>, query: &str) -> Mea
         Ok(query) => query,
         Err(err) => return Measured::Error(err.to_string()),
     };
-    match prometheus.query(&query, None).await {
+    match source.query(&query).await {
         Ok(answer) => metrics::single(&answer),
         Err(err) => Measured::Error(err.to_string()),
     }
 }
 
 async fn read_counters(
-    prometheus: &Prometheus,
+    source: &dyn Source,
     scene: &Scene<'_>,
     testers: bool,
     now: Time,
@@ -117,8 +117,8 @@ async fn read_counters(
             canary: candidate.clone(),
             skip_rules,
         };
-        let answer = prometheus
-            .query(&profile.requests(&target), None)
+        let answer = source
+            .query(&profile.requests(&target))
             .await
             .map_err(|err| Gap::Error(err.to_string()))?;
         let reading = profile

@@ -326,7 +326,7 @@ impl<'a> Scene<'a> {
             }
         }
         let asks = plan.error_rate.is_some() || !plan.metrics.is_empty();
-        if asks && context.prometheus.is_none() {
+        if asks && context.source.is_none() {
             let message = "the analysis needs Prometheus, and the operator was started without --prometheus-url".into();
             return Some(Obstacle {
                 reason: "NoPrometheus",

@@ -13,9 +13,9 @@ mod stores;
 
 pub use error::Error;
 
-use crate::alerts::{Courier, Egress, Origin};
+use crate::alerts::{Caller, Cluster, Courier, Directory, Egress, Limits, Origin, Pace, Wire};
 use crate::api::{Canary, MANAGER, Time};
-use crate::metrics::Prometheus;
+use crate::metrics::{Prometheus, Source};
 use crate::telemetry::{self, Health, Numbers};
 use anyhow::Context as _;
 use chrono::TimeDelta;
@@ -43,25 +43,46 @@ pub struct Settings {
     pub listen: SocketAddr,
 }
 
+/// All of the world that the operator touches. Tests put another world in its place.
+pub struct Surroundings {
+    /// For watches, which may be silent for minutes.
+    pub watching: Client,
+    /// For everything else, which must answer soon.
+    pub client: Client,
+    pub source: Option<Arc<dyn Source>>,
+    pub settle: Option<TimeDelta>,
+    /// Where alerts are looked up and how they are sent.
+    pub directory: Arc<dyn Directory>,
+    pub wire: Arc<dyn Wire>,
+    pub clock: Clock,
+}
+
+/// The only clock of the operator's decisions.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// The machine's clock, in whole milliseconds as they come back from the API server.
+fn wall_clock() -> Time {
+    let now = chrono::Utc::now();
+    Time::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+}
+
 /// What every reconcile has at hand.
 struct Context {
     client: Client,
     canaries: Store<Canary>,
     stores: Stores,
-    prometheus: Option<Prometheus>,
+    source: Option<Arc<dyn Source>>,
     settle: Option<TimeDelta>,
     courier: Courier,
     recorder: Recorder,
     memories: Memories,
     numbers: Arc<Numbers>,
+    clock: Clock,
 }
 
 impl Context {
-    /// The only clock of a reconcile.
     fn now(&self) -> Time {
-        // Whole milliseconds, as they come back from the API server.
-        let now = chrono::Utc::now();
-        Time::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+        (self.clock)()
     }
 }
 
@@ -73,43 +94,71 @@ const CONCURRENCY: u16 = 32;
 /// # Errors
 /// When it cannot listen, or cannot make a client of the configuration.
 pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
+    let host = config.cluster_url.host().map(str::to_owned);
     config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(15));
-    let client =
-        Client::try_from(config).context("cannot make a client of the API server's address")?;
+    config.write_timeout = Some(Duration::from_secs(10));
+    let watching = client(&config)?;
+    config.read_timeout = Some(Duration::from_secs(10));
+    let client = client(&config)?;
+    let egress = settings.egress.with_api_servers(host);
+    let caller =
+        Caller::new(egress, Limits::default()).context("cannot make a client for alerts")?;
     let health = Health::default();
     let numbers = Arc::new(Numbers::default());
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", settings.listen))?;
     let server = tokio::spawn(telemetry::serve(listener, health.clone(), numbers.clone()));
-    operate(client, settings, health, numbers, stop_signal()).await?;
+    let surroundings = Surroundings {
+        watching,
+        directory: Arc::new(Cluster::new(client.clone())),
+        client,
+        source: settings
+            .prometheus
+            .map(|prometheus| Arc::new(prometheus) as Arc<dyn Source>),
+        settle: settings.settle,
+        wire: Arc::new(caller),
+        clock: Arc::new(wall_clock),
+    };
+    operate(surroundings, health, numbers, stop_signal()).await;
     server.abort();
     info!("stopped");
     Ok(())
 }
 
-async fn operate(
-    client: Client,
-    settings: Settings,
+fn client(config: &Config) -> anyhow::Result<Client> {
+    Client::try_from(config.clone()).context("cannot make a client of the API server's address")
+}
+
+/// Runs the controller in its surroundings until `stop` is done.
+pub async fn operate(
+    surroundings: Surroundings,
     health: Health,
     numbers: Arc<Numbers>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-) -> anyhow::Result<()> {
-    let (stores, watches) = Stores::watch(&client);
+) {
+    let Surroundings {
+        watching,
+        client,
+        source,
+        settle,
+        directory,
+        wire,
+        clock,
+    } = surroundings;
+    let (stores, watches) = Stores::watch(&watching);
     let (news, deliveries) = tokio::sync::mpsc::unbounded_channel();
     let tell = move |origin: &Origin| {
         // The receiver is gone only when the controller is, and then nobody is to be told.
         let _ = news.send(origin.clone());
     };
-    let (courier, delivering) = Courier::in_cluster(client.clone(), settings.egress, tell)
-        .context("cannot make a client for alerts")?;
+    let (courier, delivering) = Courier::start(directory, wire, Pace::default(), tell);
     let reporter = Reporter {
         controller: MANAGER.into(),
         instance: None,
     };
     let controller = Controller::new(
-        kube::Api::<Canary>::all(client.clone()),
+        kube::Api::<Canary>::all(watching),
         kube::runtime::watcher::Config::default(),
     )
     .with_config(ControllerConfig::default().concurrency(CONCURRENCY));
@@ -121,11 +170,12 @@ async fn operate(
         client,
         canaries: canaries.clone(),
         stores,
-        prometheus: settings.prometheus,
-        settle: settings.settle,
+        source,
+        settle,
         courier,
         memories: Memories::default(),
         numbers,
+        clock,
     });
     let stores = context.stores.clone();
     tokio::spawn(async move {
@@ -148,7 +198,6 @@ async fn operate(
         })
         .await;
     delivering.abort();
-    Ok(())
 }
 
 async fn stop_signal() {

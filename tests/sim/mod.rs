@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use serin::analysis::{Arm, Gap, Measured, Reading, SeriesSample};
 use serin::api::{
     AlertEvent, Backend, CanarySpec, CanaryStatus, Command, Outcome, Phase, RouteKind, RouteRecord,
-    RuleRecord, Stage, Time, Verb, Wanted,
+    Stage, Time, Verb, Wanted,
 };
 use serin::release::{
     Acceptance, Answer, BackendFact, Effect, Facts, Question, RouteFact, RouteState, Sight, decide,
