@@ -117,37 +117,50 @@ impl Receiver {
     }
 }
 
+/// Keeps the connection open after a whole answer, as receivers do.
 async fn serve(mut stream: TcpStream, seen: Arc<Seen>) {
-    let Some(request) = read(&mut stream).await else {
-        return;
-    };
-    let reply = seen.script.lock().unwrap().pop_front();
-    let reply = reply.unwrap_or(Reply::Status(204));
-    let accepted = match &reply {
-        Reply::Status(code) | Reply::With(code, ..) | Reply::Json(code, _) => code / 100 == 2,
-        Reply::HalfBody | Reply::Endless => true,
-        Reply::Hang | Reply::Close | Reply::HalfHead => false,
-    };
-    seen.received.lock().unwrap().push((request, accepted));
-    let text = match reply {
-        Reply::Status(code) => format!("HTTP/1.1 {code} x\r\ncontent-length: 0\r\n\r\n"),
-        Reply::With(code, name, value) => {
-            format!("HTTP/1.1 {code} x\r\n{name}: {value}\r\ncontent-length: 0\r\n\r\n")
+    while let Some(request) = read(&mut stream).await {
+        let reply = seen.script.lock().unwrap().pop_front();
+        let reply = reply.unwrap_or(Reply::Status(204));
+        let accepted = match &reply {
+            Reply::Status(code) | Reply::With(code, ..) | Reply::Json(code, _) => code / 100 == 2,
+            Reply::HalfBody | Reply::Endless => true,
+            Reply::Hang | Reply::Close | Reply::HalfHead => false,
+        };
+        seen.received.lock().unwrap().push((request, accepted));
+        let (text, whole) = match &reply {
+            Reply::Status(code) => (
+                format!("HTTP/1.1 {code} x\r\ncontent-length: 0\r\n\r\n"),
+                true,
+            ),
+            Reply::With(code, name, value) => {
+                let head = format!("HTTP/1.1 {code} x\r\n{name}: {value}\r\n");
+                (head + "content-length: 0\r\n\r\n", true)
+            }
+            Reply::Json(code, body) => {
+                let head = format!("HTTP/1.1 {code} x\r\ncontent-type: application/json\r\n");
+                let length = body.len();
+                (
+                    format!("{head}content-length: {length}\r\n\r\n{body}"),
+                    true,
+                )
+            }
+            Reply::Hang => return std::future::pending().await,
+            Reply::Close => return,
+            Reply::HalfHead => ("HTTP/1.1 200 OK\r\ncontent-le".to_owned(), false),
+            Reply::HalfBody => (
+                "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
+                false,
+            ),
+            Reply::Endless => ("HTTP/1.1 200 OK\r\n\r\n".to_owned(), false),
+        };
+        let _ = stream.write_all(text.as_bytes()).await;
+        while matches!(reply, Reply::Endless) && stream.write_all(&[b'x'; 4096]).await.is_ok() {
+            seen.sent.fetch_add(4096, Ordering::SeqCst);
         }
-        Reply::Json(code, body) => format!(
-            "HTTP/1.1 {code} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        ),
-        Reply::Hang => return std::future::pending().await,
-        Reply::Close => return,
-        Reply::HalfHead => "HTTP/1.1 200 OK\r\ncontent-le".to_owned(),
-        Reply::HalfBody => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
-        Reply::Endless => "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
-    };
-    let endless = text.ends_with("OK\r\n\r\n");
-    let _ = stream.write_all(text.as_bytes()).await;
-    while endless && stream.write_all(&[b'x'; 4096]).await.is_ok() {
-        seen.sent.fetch_add(4096, Ordering::SeqCst);
+        if !whole {
+            return;
+        }
     }
 }
 
@@ -294,8 +307,8 @@ pub fn allow(entries: &[&str]) -> Vec<Allowed> {
 
 pub fn limits() -> Limits {
     Limits {
-        connect: Duration::from_millis(300),
-        total: Duration::from_millis(400),
+        connect: Duration::from_secs(1),
+        total: Duration::from_secs(1),
         ..Limits::default()
     }
 }
