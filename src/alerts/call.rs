@@ -198,11 +198,9 @@ impl Caller {
         if bytes > limit {
             return Err(CallError::TooLarge { bytes, limit });
         }
-        // No resolver is asked for a literal address, so it is judged here again: a target may
-        // have been admitted by other rules than these.
-        if let (false, Some(literal)) = (target.is_trusted(), target.literal()) {
-            self.egress.admit_addresses(&host, [literal.ip()])?;
-        }
+        // Judged again, as a target may have been admitted by other rules than these. For a literal
+        // address this is all, since no resolver is asked for one.
+        let target = self.egress.admit(target.url().as_str())?;
         let client = match target.is_trusted() {
             true => &self.trusted,
             false => &self.checked,

@@ -11,7 +11,7 @@ use super::redacted::Redacted;
 use ipnet::IpNet;
 use reqwest::Url;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -367,18 +367,6 @@ impl Target {
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.trusted
-    }
-
-    /// Where a literal address leads; none for a name.
-    #[must_use]
-    pub fn literal(&self) -> Option<SocketAddr> {
-        match &self.host {
-            Host::Name(_) => None,
-            Host::Address(address) => {
-                let port = self.url().port_or_known_default()?;
-                Some(SocketAddr::new(*address, port))
-            }
-        }
     }
 }
 
