@@ -230,7 +230,7 @@ impl Turn<'_> {
         for check in self.applicable(plan, step) {
             match release.checks.iter().find(|c| c.name == check.name) {
                 Some(found) if found.verdict == Verdict::CannotTell => {
-                    return Some(Wait::Evidence(format!("{}: {}", found.name, found.message)));
+                    return Some(Wait::Evidence(found.message.clone()));
                 }
                 Some(found) if found.at >= settled => {}
                 Some(_) | None => return Some(Wait::Sample),

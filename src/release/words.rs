@@ -59,10 +59,7 @@ pub(super) fn success(release: &Release) -> String {
         "after all its steps"
     };
     match release.checks.first() {
-        Some(check) => format!(
-            "promoted {how} in {took}; {}: {}",
-            check.name, check.message
-        ),
+        Some(check) => format!("promoted {how} in {took}; {}", check.message),
         None => format!("promoted {how} in {took}"),
     }
 }

@@ -116,7 +116,11 @@ async fn bad_version_is_taken_back(stage: &Stage) -> Result<()> {
         "{:?}",
         status.verdict
     );
-    ensure!(status.message.contains("errorRate"), "{}", status.message);
+    ensure!(
+        status.message.contains("failed requests"),
+        "{}",
+        status.message
+    );
     let (headers, alert) = stage
         .receiver
         .wait("bad", "RolledBack", Duration::from_secs(10))
