@@ -6,6 +6,7 @@
 
 mod cost;
 mod data;
+mod examples;
 mod killed;
 mod midway;
 mod operator;
@@ -50,6 +51,7 @@ fn main() {
         testers::tests(),
         midway::tests(),
         refused::tests(),
+        examples::tests(),
     ]
     .concat();
     let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
