@@ -128,11 +128,9 @@ impl World {
             cluster::make_namespace(&client, GATEWAY_NAMESPACE).await?;
             cluster::apply(&client, &samples::gateway(self.layout.gateway)).await?;
             said(quiet, "the Gateway API is there");
-            self.until(
-                Component::Gateway,
-                "the Gateway to be programmed",
-                async || gateway_programmed(&client).await,
-            )
+            self.until(Component::Gateway, "the Gateway to be programmed", || {
+                gateway_programmed(&client)
+            })
             .await
         };
         let node = async {
@@ -380,39 +378,40 @@ impl World {
 
     async fn ready(&self, component: Component) -> Result<()> {
         let what = format!("{} to answer", component.name());
-        let answers = async |port: u16, path: &str| {
-            let answer = get((Ipv4Addr::LOCALHOST, port).into(), "localhost", path, &[]).await?;
-            Ok(answer.status == 200)
-        };
-        self.until(component, &what, async || match component {
-            Component::Etcd => Ok(tokio::net::TcpStream::connect((
-                Ipv4Addr::LOCALHOST,
-                self.layout.etcd,
-            ))
-            .await
-            .is_ok()),
-            Component::ApiServer => {
-                let request = hyper::Request::get("/readyz").body(vec![])?;
-                Ok(self.admin().request_text(request).await? == "ok")
+        self.until(component, &what, || async {
+            match component {
+                Component::Etcd => Ok(tokio::net::TcpStream::connect((
+                    Ipv4Addr::LOCALHOST,
+                    self.layout.etcd,
+                ))
+                .await
+                .is_ok()),
+                Component::ApiServer => {
+                    let request = hyper::Request::get("/readyz").body(vec![])?;
+                    Ok(self.admin().request_text(request).await? == "ok")
+                }
+                // It serves nothing, so it is known by a thing that it makes.
+                Component::ControllerManager => {
+                    let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), "default");
+                    Ok(accounts.get_opt("default").await?.is_some())
+                }
+                Component::Gateway => answers(self.layout.gateway_admin, "/ping").await,
+                Component::Prometheus => answers(self.layout.prometheus, "/-/ready").await,
             }
-            // It serves nothing, so it is known by a thing that it makes.
-            Component::ControllerManager => {
-                let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), "default");
-                Ok(accounts.get_opt("default").await?.is_some())
-            }
-            Component::Gateway => answers(self.layout.gateway_admin, "/ping").await,
-            Component::Prometheus => answers(self.layout.prometheus, "/-/ready").await,
         })
         .await
     }
 
     /// Waits for a yes, as long as the part lives.
-    async fn until(
+    async fn until<F>(
         &self,
         component: Component,
         what: &str,
-        asked: impl AsyncFnMut() -> Result<bool>,
-    ) -> Result<()> {
+        asked: impl FnMut() -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<bool>>,
+    {
         let dies = async {
             loop {
                 match lock(&self.children).get_mut(&component) {
@@ -431,7 +430,7 @@ impl World {
 
     /// The API server makes its certificate, and a CA for it, while it starts.
     async fn write_kubeconfig(&mut self) -> Result<()> {
-        let made = async || Ok(self.authority()?.is_some());
+        let made = || async { Ok(self.authority()?.is_some()) };
         self.until(Component::ApiServer, "kube-apiserver's certificate", made)
             .await?;
         let authority = self
@@ -478,6 +477,15 @@ impl Drop for World {
             self.folder.remove();
         }
     }
+}
+
+async fn answers(port: u16, path: &str) -> Result<bool> {
+    Ok(
+        get((Ipv4Addr::LOCALHOST, port).into(), "localhost", path, &[])
+            .await?
+            .status
+            == 200,
+    )
 }
 
 async fn gateway_programmed(client: &Client) -> Result<bool> {
