@@ -20,15 +20,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How to start a process; kept so that it can be started again.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
-    pub name: &'static str,
+    pub name: String,
     pub program: PathBuf,
     pub args: Vec<String>,
-    pub envs: Vec<(&'static str, String)>,
+    pub envs: Vec<(String, String)>,
     pub log: PathBuf,
 }
 
 pub(crate) struct Child {
-    name: &'static str,
+    name: String,
     log: PathBuf,
     process: std::process::Child,
 }
@@ -71,7 +71,7 @@ impl Child {
         command.process_group(0);
         let process = spawn(command).with_context(|| format!("start {}", recipe.name))?;
         Ok(Child {
-            name: recipe.name,
+            name: recipe.name.clone(),
             log: recipe.log.clone(),
             process,
         })

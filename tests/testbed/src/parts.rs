@@ -140,14 +140,14 @@ scrape_configs:
             Component::Prometheus => (&programs.prometheus, self.prometheus()),
         };
         let envs = match component {
-            Component::Gateway => vec![("KUBECONFIG", self.file("kubeconfig"))],
+            Component::Gateway => vec![("KUBECONFIG".to_owned(), self.file("kubeconfig"))],
             Component::Etcd
             | Component::ApiServer
             | Component::ControllerManager
             | Component::Prometheus => vec![],
         };
         Recipe {
-            name: component.name(),
+            name: component.name().to_owned(),
             program: program.clone(),
             args,
             envs,
