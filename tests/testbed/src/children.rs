@@ -24,6 +24,8 @@ pub(crate) struct Recipe {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub envs: Vec<(String, String)>,
+    /// Where it works; where the caller does with `None`.
+    pub dir: Option<PathBuf>,
     pub log: PathBuf,
 }
 
@@ -63,6 +65,9 @@ impl Child {
             command.env_remove(name);
         }
         command.envs(recipe.envs.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &recipe.dir {
+            command.current_dir(dir);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -151,6 +151,8 @@ scrape_configs:
             program: program.clone(),
             args,
             envs,
+            // What a part writes without being asked must not litter the caller's folder.
+            dir: Some(self.dir.clone()),
             log: self.dir.join(format!("{}.log", component.name())),
         }
     }

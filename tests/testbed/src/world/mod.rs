@@ -311,6 +311,7 @@ impl World {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            dir: None,
             log: log.clone(),
         };
         Ok(Process {
@@ -419,4 +420,17 @@ impl Process {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_can_be_shared_by_all_tests_of_a_program() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<World>();
+        fn sent<T: Send>(_: T) {}
+        sent(World::start(Options::default()));
+    }
 }
