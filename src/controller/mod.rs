@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use chrono::TimeDelta;
 use futures::StreamExt;
 use kube::runtime::controller::{Config as ControllerConfig, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Config};
 use memory::Memories;
@@ -74,7 +74,7 @@ struct Context {
     source: Option<Arc<dyn Source>>,
     settle: Option<TimeDelta>,
     courier: Courier,
-    recorder: Recorder,
+    reporter: Reporter,
     memories: Memories,
     numbers: Arc<Numbers>,
     clock: Clock,
@@ -166,7 +166,7 @@ pub async fn operate(
     let deliveries = UnboundedReceiverStream::new(deliveries)
         .map(|to: Origin| ObjectRef::<Canary>::new(&to.name).within(&to.namespace));
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        reporter,
         client,
         canaries: canaries.clone(),
         stores,

@@ -11,7 +11,7 @@ use crate::telemetry::Outcome;
 use chrono::TimeDelta;
 use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Resource, ResourceExt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,12 +165,11 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
         action: "Release".into(),
         secondary: None,
     };
+    // A recorder that has written before would count this event as the same as one with the same
+    // reason, whatever either says; each of ours is about a moment of its own.
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
     context.numbers.wrote("event");
-    if let Err(err) = context
-        .recorder
-        .publish(&event, &canary.object_ref(&()))
-        .await
-    {
+    if let Err(err) = recorder.publish(&event, &canary.object_ref(&())).await {
         warn!(canary = canary.name_any(), error = %err, "cannot write an event");
     }
 }

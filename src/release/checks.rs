@@ -75,6 +75,13 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
     questions
 }
 
+/// When the counters were last asked for.
+fn last_count(release: &Release) -> Option<Time> {
+    let check = release.checks.iter().find(|c| c.name == ERROR_RATE);
+    let counters = release.counters.as_ref();
+    check.map(|c| c.at).max(counters.map(|c| c.at))
+}
+
 /// Checks on traffic do not apply where the canary gets none, unless `minRequests` asks for some.
 fn applies(release: &Release, step: &PlannedStep) -> bool {
     match release.stage {
@@ -205,9 +212,15 @@ impl Turn<'_> {
                     return;
                 }
                 let counts = release.counts.unwrap_or_default();
+                let early =
+                    prior.is_none() && release.step.clock_since.is_none_or(|since| now < since);
                 let baseline = Some(counts.stable).filter(|stable| stable.requests > 0);
                 release.counts = Some(counts + delta);
                 release.excess_failures = excess(counts + delta);
+                if early && (counts + delta).canary.requests == 0 {
+                    // Nothing can be said yet, and that it cannot is no lack of data.
+                    return;
+                }
                 let window = Window {
                     delta,
                     share,
@@ -241,11 +254,11 @@ impl Turn<'_> {
             return;
         };
         let next = names.iter().map(|name| {
-            let last = release
-                .checks
-                .iter()
-                .find(|c| c.name == *name)
-                .map(|c| c.at);
+            let check = release.checks.iter().find(|c| c.name == *name);
+            let last = match name.as_str() {
+                ERROR_RATE => last_count(release),
+                _ => check.map(|c| c.at),
+            };
             last.map_or(self.now + TimeDelta::milliseconds(50), |at| {
                 at + plan.interval
             })

@@ -295,6 +295,15 @@ impl Turn<'_> {
         release.stage = Stage::Ended;
         release.ended_at = Some(now);
         release.counters = None;
+        for check in &mut release.checks {
+            // What the tests would go on from; the counts that the verdict rests on stay.
+            (
+                check.relative,
+                check.absolute,
+                check.absolute_stable,
+                check.seen,
+            ) = (None, None, None, None);
+        }
         let outcome = *release.outcome.get_or_insert(Outcome::Promoted);
         let reason = release
             .reason

@@ -7,7 +7,11 @@ use serde_json::json;
 use serin::api::{Outcome, Phase};
 
 pub fn tests() -> Vec<(&'static str, Run)> {
-    tests![revision_revert_plan_and_deletion_midway, paused_midway]
+    tests![
+        revision_revert_plan_and_deletion_midway,
+        paused_midway,
+        route_put_back_at_rest
+    ]
 }
 
 async fn revision_revert_plan_and_deletion_midway(stage: &Stage) -> Result<()> {
@@ -94,5 +98,50 @@ async fn paused_midway(stage: &Stage) -> Result<()> {
     shop.promoted(20).await?;
     let counts = traffic.stop().await;
     ensure!(counts.failed() == 0, "{} requests failed", counts.failed());
+    shop.close().await
+}
+
+/// A GitOps tool puts the route back at rest, to the backend before: that is kept, and told once.
+async fn route_put_back_at_rest(stage: &Stage) -> Result<()> {
+    let shop = Shop::open(stage, "contested").await?;
+    shop.canary(json!([{"weight": 50}]), json!({})).await?;
+    shop.serves().await?;
+    let before = shop.route_spec().await?;
+    let traffic = shop.traffic(50, &[])?;
+    shop.target("api-v2").await?;
+    shop.promoted(20).await?;
+    let patch = kube::api::Patch::Merge(json!({"spec": before}));
+    shop.routes()
+        .patch("api", &kube::api::PatchParams::default(), &patch)
+        .await?;
+    stage
+        .receiver
+        .wait(
+            "contested",
+            "RouteContested",
+            std::time::Duration::from_secs(10),
+        )
+        .await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let status = shop.status().await?;
+    ensure!(
+        shop.route_spec().await? == before,
+        "it was not kept: {}",
+        status.message
+    );
+    shop.annotate("serin.dev/retry", &status.revision.unwrap_or_default())
+        .await?;
+    shop.wait("released again", 20, |s| {
+        s.history.len() == 2 && s.phase == Phase::Promoted
+    })
+    .await?;
+    let told = stage.receiver.got("contested");
+    let contested = told
+        .iter()
+        .filter(|(_, alert)| alert["event"] == "RouteContested")
+        .count();
+    ensure!(contested == 1, "told {contested} times");
+    let counts = traffic.stop().await;
+    ensure!(counts.failed() == 0, "requests failed: {counts:?}");
     shop.close().await
 }

@@ -59,6 +59,10 @@ async fn good_version_is_promoted(stage: &Stage) -> Result<()> {
     for event in ["Started", "StepReached", "Promoted"] {
         ensure!(told.contains(event), "no event {event}:\n{told}");
     }
+    ensure!(
+        told.contains("step 2 of 2: 50%"),
+        "each event says what it is about:\n{told}"
+    );
     let (_, alert) = stage
         .receiver
         .wait("good", "Promoted", Duration::from_secs(10))
