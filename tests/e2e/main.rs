@@ -48,6 +48,8 @@ fn main() {
     // Two cores carry three releases with their traffic at once, and no more.
     arguments.test_threads.get_or_insert(3);
     let peaceful = [
+        // The longest first.
+        data::peaceful(),
         release::tests(),
         restore::tests(),
         testers::tests(),
