@@ -2,6 +2,7 @@
 //! that run apart, no two replicas believe at one moment that they may write.
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serin::controller::lease::{Action, Moment, Observed, Record, Timing, decide};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -250,6 +251,7 @@ enum Event {
 /// The world of an election, in milliseconds of true time.
 struct Replay<'a> {
     fates: &'a [Fate],
+    timing: Timing,
     replicas: Vec<Replica>,
     queue: BinaryHeap<Reverse<(u64, usize, usize, Event)>>,
     order: usize,
@@ -271,8 +273,12 @@ fn name(replica: usize) -> String {
 
 impl<'a> Replay<'a> {
     fn new(fates: &'a [Fate]) -> Self {
+        Self::with(fates, TIMING())
+    }
+
+    fn with(fates: &'a [Fate], timing: Timing) -> Self {
         let replica = |index| Replica {
-            observed: Observed::nothing(name(index), TIMING()),
+            observed: Observed::nothing(name(index), timing),
             known: 0,
             requests: 0,
             waiting: None,
@@ -280,6 +286,7 @@ impl<'a> Replay<'a> {
         };
         let mut replay = Self {
             fates,
+            timing,
             replicas: (0..fates.len()).map(replica).collect(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -342,7 +349,7 @@ impl<'a> Replay<'a> {
     fn happen(&mut self, time: f64, index: usize, event: Event) {
         let fate = &self.fates[index];
         let now = fate.local(time);
-        let timing = TIMING();
+        let timing = self.timing;
         match event {
             Event::Wake => return self.act(time, index),
             Event::Read { request } => {
@@ -469,7 +476,7 @@ impl<'a> Replay<'a> {
                     if let Some(there) = fate.there[request % 20] {
                         self.push(time + there, index, event);
                     }
-                    let patience = TIMING().patience.as_secs_f64() / fate.rate;
+                    let patience = self.timing.patience.as_secs_f64() / fate.rate;
                     return self.push(time + patience, index, Event::Patience { request });
                 }
             }
@@ -512,20 +519,18 @@ fn somebody_leads() {
     }
 }
 
-/// The property bites: with a deadline beyond the duration two would lead.
+/// The property bites: a leader that keeps its term for too long.
 #[test]
-fn a_deadline_beyond_the_lease_is_caught() {
-    let mut a = Observed::nothing(
-        "a",
-        Timing {
-            deadline: s(20.0),
-            ..TIMING()
-        },
-    );
-    a.see(None, s(0.0));
-    a.wrote(held("1", "a"), s(0.0));
-    let mut b = fresh();
-    b.see(Some(held("1", "x")), s(0.0));
-    assert_eq!(decide(&b, s(15.0)), Action::Acquire);
-    assert!(a.leads_until() > Some(s(15.0)));
+fn too_long_a_term_is_caught() {
+    let greedy = Timing {
+        deadline: s(16.0),
+        ..TIMING()
+    };
+    let mut runner = TestRunner::deterministic();
+    let fates = prop::collection::vec(fate(), 2..4);
+    let caught = runner.run(&fates, |fates| {
+        let played = Replay::with(&fates, greedy).play(300.0);
+        played.map(drop).map_err(TestCaseError::fail)
+    });
+    assert!(caught.is_err(), "nothing was caught");
 }

@@ -229,8 +229,8 @@ impl Candidate {
                 Ok(_) => return,
                 Err(err) => return warn!(error = %err, "cannot release the lease"),
             };
-            let released = self.api.replace(&self.name, &options(), &left(lease));
-            match released.await {
+            let (options, lease) = (options(), left(lease));
+            match self.api.replace(&self.name, &options, &lease).await {
                 Ok(_) => return info!(lease = self.name, "lease released"),
                 Err(kube::Error::Api(refused)) if refused.code == 409 => {}
                 Err(err) => return warn!(error = %err, "cannot release the lease"),
