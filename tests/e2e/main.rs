@@ -4,9 +4,12 @@
 //! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
 //! the others, one at a time.
 
+mod audit;
 mod cost;
 mod data;
+mod failover;
 mod killed;
+mod line;
 mod midway;
 mod operator;
 mod refused;
@@ -52,7 +55,13 @@ fn main() {
         refused::tests(),
     ]
     .concat();
-    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    let disturbing = [
+        cost::tests(),
+        data::tests(),
+        killed::tests(),
+        failover::tests(),
+    ]
+    .concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
         let trials = all
