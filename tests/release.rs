@@ -54,7 +54,11 @@ fn a_bad_version_is_taken_back_and_not_tried_again() {
     sim.run(60);
     assert_eq!(sim.phase(), Phase::RolledBack, "{}", sim.message());
     assert_eq!(sim.serves(), "v1");
-    assert!(sim.message().contains("errorRate"), "{}", sim.message());
+    assert!(
+        sim.message().contains("failed requests"),
+        "{}",
+        sim.message()
+    );
     assert_eq!(sim.told(), [AlertEvent::Started, AlertEvent::RolledBack]);
     // The old version again is no release, and the bad one again fails again.
     sim.release("v1");

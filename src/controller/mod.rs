@@ -22,7 +22,8 @@ use anyhow::Context as _;
 use axum::http::HeaderValue;
 use axum::http::header::USER_AGENT;
 use chrono::TimeDelta;
-use futures::StreamExt;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -90,6 +91,8 @@ struct Context {
     numbers: Arc<Numbers>,
     clock: Clock,
     leadership: Leadership,
+    /// Done when the operator has been told to stop.
+    stop: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Context {
@@ -178,6 +181,7 @@ pub async fn operate(
         clock,
         leadership,
     } = surroundings;
+    let stop = stop.boxed().shared();
     let (stores, watches) = Stores::watch(&watching);
     let (news, deliveries) = tokio::sync::mpsc::unbounded_channel();
     let tell = move |origin: &Origin| {
@@ -210,6 +214,7 @@ pub async fn operate(
         numbers,
         clock,
         leadership,
+        stop: stop.clone(),
     });
     let (begin, terms) = tokio::sync::mpsc::unbounded_channel();
     let following = tokio::spawn(follow(context.clone(), begin));

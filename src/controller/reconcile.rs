@@ -25,11 +25,16 @@ const LAZILY: TimeDelta = TimeDelta::seconds(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Action, Error> {
-    context.stores.filled().await;
     // Whoever becomes the leader looks at every Canary then.
     let Some(term) = context.leadership.term() else {
         return Ok(Action::await_change());
     };
+    tokio::select! {
+        biased;
+        // Nothing fills the caches any more.
+        () = context.stop.clone() => return Ok(Action::await_change()),
+        () = context.stores.filled() => {}
+    }
     let begun = Instant::now();
     let uid = canary.uid().ok_or(Error::Incomplete("metadata.uid"))?;
     let mut memory = context.memories.of(&uid, term.number());
@@ -170,6 +175,8 @@ async fn write_status(
             memory.written_at = Some(now);
             Ok(())
         }
+        // Deleted meanwhile: there is nobody left to tell, and the watch says so next.
+        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
         Err(err) => Err(Error::write(what(scene), err)),
     }
 }

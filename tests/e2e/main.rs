@@ -7,6 +7,7 @@
 mod audit;
 mod cost;
 mod data;
+mod examples;
 mod failover;
 mod killed;
 mod line;
@@ -53,6 +54,7 @@ fn main() {
         testers::tests(),
         midway::tests(),
         refused::tests(),
+        examples::tests(),
     ]
     .concat();
     let disturbing = [
