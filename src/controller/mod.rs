@@ -224,11 +224,11 @@ pub async fn operate(
         health.set_ready(true);
     });
     info!("watching");
-    controller
-        .reconcile_on(watches.touched(canaries))
+    let running = controller
+        .reconcile_on(watches.touched(canaries.clone()))
         .reconcile_on(deliveries)
         .reconcile_all_on(UnboundedReceiverStream::new(terms))
-        .graceful_shutdown_on(stop)
+        .graceful_shutdown_on(stop.clone())
         .run(reconcile::reconcile, reconcile::again_after_error, context)
         .for_each(|result| async move {
             if let Err(err) = result {
@@ -237,8 +237,18 @@ pub async fn operate(
                     error!(error = %err, "the controller met an error");
                 }
             }
-        })
-        .await;
+        });
+    let stopped_early = async {
+        stop.await;
+        // The controller does not end when it is told to before it has seen its objects (kube 5).
+        if canaries.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = running => {}
+        () = stopped_early => {}
+    }
     delivering.abort();
     following.abort();
 }

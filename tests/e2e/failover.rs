@@ -66,14 +66,16 @@ impl<'a> Pair<'a> {
         Ok(spec.holder_identity.filter(|holder| !holder.is_empty()))
     }
 
-    /// The one that leads and the one that stands by.
+    /// The one that leads, and knows it, and the one that stands by.
     async fn leader(&self) -> Result<(&(Operator, Line), &(Operator, Line))> {
         let [left, right] = &self.operators;
         for _ in 0..1000 {
-            match self.holder().await.ok().flatten() {
-                Some(holder) if holder == left.0.identity => return Ok((left, right)),
-                Some(holder) if holder == right.0.identity => return Ok((right, left)),
-                _ => tokio::time::sleep(Duration::from_millis(30)).await,
+            let leads = tokio::join!(left.0.leads(), right.0.leads());
+            match (leads.0.unwrap_or(false), leads.1.unwrap_or(false)) {
+                (true, false) => return Ok((left, right)),
+                (false, true) => return Ok((right, left)),
+                (true, true) => bail!("both believe that they lead"),
+                (false, false) => tokio::time::sleep(Duration::from_millis(30)).await,
             }
         }
         bail!("nobody leads")

@@ -136,7 +136,8 @@ impl Operator {
 
     /// Whether it believes that it leads.
     pub async fn leads(&self) -> Result<bool> {
-        Ok(self.page("/metrics").await?.contains("serin_leader 1"))
+        let page = self.page("/metrics").await?;
+        Ok(page.lines().any(|line| line == "serin_leader 1"))
     }
 
     /// `kill -9`: nothing is said, nothing is tidied.
