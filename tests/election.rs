@@ -1,6 +1,8 @@
 //! The election, without a cluster: whatever delays, lost answers, stopped processes and clocks
 //! that run apart, no two replicas believe at one moment that they may write.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serin::controller::lease::{Action, Moment, Observed, Record, Timing, decide};

@@ -1,5 +1,7 @@
 //! The release as people know it: a small model of routes, traffic and time, and the decisions in it.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 mod sim;
 
 use serde_json::json;

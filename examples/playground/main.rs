@@ -70,9 +70,8 @@ async fn visit(world: &World) -> Result<()> {
     let _operator = start_operator(world, &receiver).await?;
     tour::open_shop(world, &receiver).await?;
     let _traffic = tour::take(world, &receiver).await?;
-    view::try_it(world.kubeconfig(), world.dir());
     if std::io::stdin().is_terminal() {
-        println!("\nCtrl-C ends the playground.");
+        view::try_it(world.kubeconfig(), world.dir());
         std::future::pending::<()>().await;
     }
     Ok(())

@@ -45,7 +45,7 @@ pub fn verdict(what: &str) {
 }
 
 pub fn try_it(kubeconfig: &Path, dir: &Path) {
-    println!("\nThe world goes on. In another terminal:\n");
+    println!("\nThe world stays until Ctrl-C. In another terminal:\n");
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get canary -n shop -w");
     println!(

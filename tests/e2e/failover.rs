@@ -174,8 +174,8 @@ fn whole(status: &CanaryStatus) -> Result<()> {
 }
 
 /// A release in which the leader fails at each step: `fail` does it, `heal` undoes it once the other leads.
-async fn fails_at_each_step<'a>(
-    stage: &'a Stage,
+async fn fails_at_each_step(
+    stage: &Stage,
     name: &str,
     fail: impl Fn(&(Operator, Line)) -> Result<()>,
     heal: impl Fn(usize, &(Operator, Line)) -> Result<()>,
@@ -331,8 +331,8 @@ async fn failover_on_leaving_is_at_once(stage: &Stage) -> Result<()> {
 }
 
 /// A release in whose middle something happens to the control plane.
-async fn control_plane<'a>(
-    stage: &'a Stage,
+async fn control_plane(
+    stage: &Stage,
     name: &str,
     disturb: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<()> {

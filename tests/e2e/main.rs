@@ -4,6 +4,8 @@
 //! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
 //! the others, one at a time.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 mod audit;
 mod cost;
 mod data;

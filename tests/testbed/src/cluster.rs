@@ -22,16 +22,21 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Applies each document of a YAML text, in its order, server-side and with force.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
-    // Read whole first: the reader cannot be held over an await of a task that may change threads.
-    let documents = serde_yaml::Deserializer::from_str(yaml)
-        .map(serde_json::Value::deserialize)
-        .collect::<Result<Vec<_>, _>>()
-        .context("read the manifest")?;
-    for value in documents.into_iter().filter(|value| !value.is_null()) {
-        let object: DynamicObject = serde_json::from_value(value).context("read the manifest")?;
+    for object in objects(yaml).context("read the manifest")? {
         apply_object(client, object).await?;
     }
     Ok(())
+}
+
+fn objects(yaml: &str) -> Result<Vec<DynamicObject>> {
+    let mut objects = vec![];
+    for document in serde_yaml::Deserializer::from_str(yaml) {
+        let value = serde_json::Value::deserialize(document)?;
+        if !value.is_null() {
+            objects.push(serde_json::from_value(value)?);
+        }
+    }
+    Ok(objects)
 }
 
 async fn apply_object(client: &Client, object: DynamicObject) -> Result<()> {
@@ -91,7 +96,7 @@ pub(crate) async fn apply_crds(client: &Client, folder: &Path) -> Result<()> {
     wait(
         "the CRDs to be established",
         Duration::from_secs(20),
-        async || {
+        || async {
             let all = crds.list(&Default::default()).await?;
             Ok(all.iter().all(|crd| {
                 let conditions = crd
@@ -113,7 +118,7 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
     wait(
         &format!("the namespace {name}"),
         Duration::from_secs(20),
-        async || {
+        || async {
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let made = namespaces
                 .patch(name, &params, &Patch::Apply(&namespace))
@@ -126,11 +131,10 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Asks until the answer is yes. An error is no answer; the last is told when time runs out.
-pub async fn wait(
-    what: &str,
-    time: Duration,
-    mut asked: impl AsyncFnMut() -> Result<bool>,
-) -> Result<()> {
+pub async fn wait<F>(what: &str, time: Duration, mut asked: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
     let mut last = None;
     let asking = async {
         loop {

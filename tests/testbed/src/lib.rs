@@ -83,4 +83,4 @@ pub use samples::{
     GATEWAY, GATEWAY_CLASS, GATEWAY_CONTROLLER, GATEWAY_NAMESPACE, LISTENER, PORT, deployment,
     route, service,
 };
-pub use world::{Options, World};
+pub use world::{Options, Process, World};
