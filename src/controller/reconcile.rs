@@ -2,6 +2,7 @@
 
 use super::act::{self, params, what};
 use super::gather::Scene;
+use super::lease::{NotLeading, Term};
 use super::memory::Memory;
 use super::{Context, Error, ask};
 use crate::alerts::{Origin, Posted};
@@ -24,11 +25,24 @@ const LAZILY: TimeDelta = TimeDelta::seconds(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Action, Error> {
-    context.stores.filled().await;
+    // Whoever becomes the leader looks at every Canary then.
+    let Some(term) = context.leadership.term() else {
+        return Ok(Action::await_change());
+    };
+    tokio::select! {
+        biased;
+        // Nothing fills the caches any more.
+        () = context.stop.clone() => return Ok(Action::await_change()),
+        () = context.stores.filled() => {}
+    }
     let begun = Instant::now();
     let uid = canary.uid().ok_or(Error::Incomplete("metadata.uid"))?;
-    let mut memory = context.memories.of(&uid);
-    let result = look(&context, canary, &uid, &mut memory).await;
+    let mut memory = context.memories.of(&uid, term.number());
+    let result = look(&context, canary, &uid, &term, &mut memory).await;
+    if let Err(Error::NotLeading(NotLeading)) = result {
+        debug!(uid, "given up in the middle: another replica goes on");
+        return Ok(Action::await_change());
+    }
     let (outcome, reason) = match &result {
         Ok(_) => {
             memory.failures = 0;
@@ -36,7 +50,7 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
         }
         Err(err) => (Outcome::Failed, err.reason()),
     };
-    context.memories.keep(&uid, memory);
+    context.memories.keep(&uid, term.number(), memory);
     context.memories.tidy(context.canaries.len(), |uid| {
         let same = |canary: &Canary| canary.uid().as_deref() == Some(uid);
         context.canaries.find(same).is_some()
@@ -51,12 +65,19 @@ async fn look(
     context: &Context,
     cached: Arc<Canary>,
     uid: &str,
+    term: &Term,
     memory: &mut Memory,
 ) -> Result<Action, Error> {
+    if !memory.caught_up {
+        if context.leadership.is_contested() && !catch_up(context, &cached, term, memory).await? {
+            return Ok(Action::await_change());
+        }
+        memory.caught_up = true;
+    }
     let (canary, status) = memory.freshest(cached);
     let now = context.now();
-    let scene = Scene::read(context, &canary, &status, memory);
-    let answers = ask::answers(context, &scene, now).await;
+    let scene = Scene::read(context, &canary, &status, memory, term);
+    let answers = term.guard(ask::answers(context, &scene, now)).await?;
     // Asking may have taken a while.
     let now = context.now();
     let courier = &context.courier;
@@ -75,13 +96,14 @@ async fn look(
         }
     }
     for note in &decision.events {
-        publish(context, &canary, note).await;
+        term.guard(publish(context, &canary, note)).await?;
     }
     let origin = Origin {
         namespace: scene.namespace.clone(),
         name: scene.name.clone(),
         uid: uid.to_owned(),
     };
+    term.check()?;
     let posted = context.courier.post(&origin, &status.outbox);
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
@@ -93,6 +115,26 @@ async fn look(
             .max(Duration::from_millis(10))
     });
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Reads the Canary as it stands, once a term: the leader before may have written what no watch has
+/// brought yet, and alerts that it has delivered would be sent again. False when the Canary is gone.
+async fn catch_up(
+    context: &Context,
+    cached: &Canary,
+    term: &Term,
+    memory: &mut Memory,
+) -> Result<bool, Error> {
+    let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let api: Api<Canary> = Api::namespaced(context.client.clone(), &namespace);
+    let found = term.guard(api.get_opt(&name)).await?;
+    let found = found.map_err(|err| Error::Read {
+        what: format!("{} {namespace}/{name}", Canary::kind(&())),
+        error: Box::new(err),
+    })?;
+    let found = found.filter(|found| found.uid() == cached.uid());
+    memory.written = found.map(Arc::new);
+    Ok(memory.written.is_some())
 }
 
 /// Writes the status where it says something that must not be lost, or where enough time has passed.
@@ -120,7 +162,8 @@ async fn write_status(
         field_manager: params().field_manager,
         ..PostParams::default()
     };
-    match api.replace_status(&scene.name, &options, &next).await {
+    let write = api.replace_status(&scene.name, &options, &next);
+    match scene.term.guard(write).await? {
         Ok(written) => {
             context.numbers.wrote("status");
             log(scene, canary.status.as_ref(), &decision.status);

@@ -6,10 +6,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
+mod audit;
 mod cost;
 mod data;
 mod examples;
+mod failover;
 mod killed;
+mod line;
 mod midway;
 mod operator;
 mod refused;
@@ -58,7 +61,13 @@ fn main() {
         examples::tests(),
     ]
     .concat();
-    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    let disturbing = [
+        cost::tests(),
+        data::tests(),
+        killed::tests(),
+        failover::tests(),
+    ]
+    .concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
         let trials = all
