@@ -11,8 +11,9 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams
 use kube::discovery::{ApiCapabilities, Scope, pinned_kind};
 use kube::runtime::utils::Backoff;
 use kube::{Api, Client, ResourceExt};
-use serde::Deserialize;
 use serde_json::json;
+
+use crate::helm::documents;
 
 /// Who applies what the testbed applies.
 pub const FIELD_MANAGER: &str = "testbed";
@@ -23,11 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Applies each document of a YAML text, in its order, server-side and with force.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
     // Read whole first: the reader cannot be held over an await of a task that may change threads.
-    let documents = serde_yaml::Deserializer::from_str(yaml)
-        .map(serde_json::Value::deserialize)
-        .collect::<Result<Vec<_>, _>>()
-        .context("read the manifest")?;
-    for value in documents.into_iter().filter(|value| !value.is_null()) {
+    for value in documents(yaml)? {
         let object: DynamicObject = serde_json::from_value(value).context("read the manifest")?;
         apply_object(client, object).await?;
     }

@@ -62,6 +62,7 @@ mod binaries;
 mod children;
 mod cluster;
 mod ground;
+mod helm;
 mod identity;
 pub mod load;
 mod node;
@@ -77,6 +78,7 @@ pub const NODE: &str = "testbed";
 
 pub use binaries::{GATEWAY_API, KUBERNETES, binary};
 pub use cluster::{FIELD_MANAGER, wait};
+pub use helm::{Helm, documents};
 pub use parts::Component;
 pub use receiver::Receiver;
 pub use samples::{
