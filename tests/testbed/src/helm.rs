@@ -34,12 +34,7 @@ impl Helm {
     ///
     /// # Errors
     /// What helm says of the values or the templates.
-    pub async fn template(
-        &self,
-        release: &str,
-        namespace: &str,
-        values: &Value,
-    ) -> Result<String> {
+    pub async fn template(&self, release: &str, namespace: &str, values: &Value) -> Result<String> {
         self.run(&["template", release], &["--namespace", namespace], values)
             .await
     }
