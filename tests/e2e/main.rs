@@ -4,6 +4,7 @@
 //! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
 //! the others, one at a time.
 
+mod chart;
 mod cost;
 mod data;
 mod killed;
@@ -50,6 +51,7 @@ fn main() {
         testers::tests(),
         midway::tests(),
         refused::tests(),
+        chart::tests(),
     ]
     .concat();
     let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
