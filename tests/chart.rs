@@ -1,5 +1,7 @@
 //! The chart as the real `helm` renders it. What an API server says of it is in `e2e/chart.rs`.
 
+#![allow(clippy::unwrap_used)]
+
 use clap::Parser;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
