@@ -5,11 +5,13 @@ use crate::operator::CHART;
 use crate::{Run, Stage, tests};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::Discovery;
 use kube::{Api, Client, Config};
@@ -27,6 +29,11 @@ pub fn tests() -> Vec<(&'static str, Run)> {
         chart_rights_are_those_that_are_used,
         chart_secrets_are_those_listed,
     ]
+}
+
+/// Those that would take the definitions from under the other tests, if they failed.
+pub fn disturbing() -> Vec<(&'static str, Run)> {
+    tests![chart_goes_in_up_and_out]
 }
 
 /// The value sets of the chart's `ci/`, by name.
@@ -365,5 +372,82 @@ async fn chart_secrets_are_those_listed(stage: &Stage) -> Result<()> {
         )
         .await?;
     }
+    Ok(())
+}
+
+/// `helm install`, `upgrade` and `uninstall`, beside the operator of the other tests.
+async fn chart_goes_in_up_and_out(stage: &Stage) -> Result<()> {
+    let helm = Helm::of(Path::new(CHART)).await?;
+    let world = &stage.world;
+    let definitions: Api<CustomResourceDefinition> = Api::all(world.admin());
+    let deployments: Api<Deployment> = Api::namespaced(world.admin(), "chart-real");
+    let options = ["--namespace", "chart-real", "--wait", "--timeout=60s"];
+
+    // Definitions that were applied apart are not taken over unasked.
+    let first = [&options[..], &["--create-namespace"]].concat();
+    let refused = helm
+        .on(world, &["install", "second"], &first, &json!({}))
+        .await;
+    let said = refused.err().context("helm took what is not its own")?;
+    ensure!(
+        said.to_string().contains("invalid ownership metadata"),
+        "{said}"
+    );
+    let _ = helm.uninstall(world, "second", "chart-real").await;
+
+    let taking = [&first[..], &["--take-ownership", "--force-conflicts"]].concat();
+    let notes = helm
+        .on(world, &["install", "second"], &taking, &json!({}))
+        .await?;
+    ensure!(notes.contains("deployment/second-serin"), "{notes}");
+    let status = deployments.get("second-serin").await?.status;
+    ensure!(
+        status.as_ref().and_then(|s| s.available_replicas) == Some(2),
+        "{status:?}"
+    );
+
+    // A definition from before is brought up to date.
+    let old = json!([{"op": "remove", "path": "/spec/names/shortNames"}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(old)?);
+    definitions
+        .patch("canaries.serin.dev", &PatchParams::default(), &patch)
+        .await?;
+    let values = json!({"replicas": 1, "settle": "2s"});
+    helm.on(world, &["upgrade", "second"], &options, &values)
+        .await?;
+    let names = definitions.get("canaries.serin.dev").await?.spec.names;
+    ensure!(
+        names.short_names.as_deref() == Some(&["cn".to_owned()]),
+        "{names:?}"
+    );
+    let spec = deployments
+        .get("second-serin")
+        .await?
+        .spec
+        .unwrap_or_default();
+    ensure!(spec.replicas == Some(1), "{spec:?}");
+    let args = spec
+        .template
+        .spec
+        .and_then(|pod| pod.containers.into_iter().next());
+    ensure!(
+        args.and_then(|container| container.args)
+            .is_some_and(|args| args.contains(&"--settle=2s".into())),
+        "the upgrade has changed nothing"
+    );
+
+    helm.uninstall(world, "second", "chart-real").await?;
+    ensure!(deployments.get_opt("second-serin").await?.is_none());
+    for name in ["canaries.serin.dev", "alertproviders.serin.dev"] {
+        let found = definitions.get_opt(name).await?;
+        let stays = found.is_some_and(|crd| crd.metadata.deletion_timestamp.is_none());
+        ensure!(stays, "{name} went with the release");
+    }
+    kubectl(
+        stage,
+        &["delete", "namespace", "chart-real", "--wait=false"],
+        "",
+    )
+    .await?;
     Ok(())
 }

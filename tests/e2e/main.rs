@@ -54,7 +54,13 @@ fn main() {
         chart::tests(),
     ]
     .concat();
-    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    let disturbing = [
+        cost::tests(),
+        data::tests(),
+        killed::tests(),
+        chart::disturbing(),
+    ]
+    .concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
         let trials = all

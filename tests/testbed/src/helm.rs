@@ -1,4 +1,4 @@
-//! The real `helm`, for what it can do without a cluster.
+//! The real `helm`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::World;
 use crate::binaries::binary;
 
 /// A chart, and the program that renders it. The world does not need it: it is built
@@ -60,33 +61,69 @@ impl Helm {
         self.run(&["lint"], &["--strict"], values).await
     }
 
+    /// A verb of helm that needs a cluster: `install`, `upgrade`.
+    ///
+    /// # Errors
+    /// What helm says.
+    pub async fn on(
+        &self,
+        world: &World,
+        verb: &[&str],
+        options: &[&str],
+        values: &Value,
+    ) -> Result<String> {
+        let kubeconfig = world.kubeconfig().display().to_string();
+        let options = [options, &["--kubeconfig", &kubeconfig]].concat();
+        self.run(verb, &options, values).await
+    }
+
+    /// `helm uninstall`.
+    ///
+    /// # Errors
+    /// What helm says.
+    pub async fn uninstall(&self, world: &World, release: &str, namespace: &str) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["uninstall", release, "--namespace", namespace, "--wait"])
+            .arg("--kubeconfig")
+            .arg(world.kubeconfig());
+        finish(command).await
+    }
+
     async fn run(&self, verb: &[&str], options: &[&str], values: &Value) -> Result<String> {
-        // Nothing of the user's own helm counts: no plugin, no registry, no cluster.
-        let home = tempfile::tempdir().context("a folder for helm")?;
-        let file = home.path().join("values.json");
+        let folder = tempfile::tempdir().context("a folder for the values")?;
+        let file = folder.path().join("values.json");
         std::fs::write(&file, values.to_string())?;
-        let output = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(verb)
             .arg(&self.chart)
             .args(options)
             .arg("--values")
-            .arg(&file)
-            .env_clear()
-            .env("HOME", home.path())
-            .env("KUBECONFIG", home.path().join("none"))
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .with_context(|| format!("run {}", self.program.display()))?;
-        if !output.status.success() {
-            bail!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr).trim_end()
-            );
-        }
-        String::from_utf8(output.stdout).context("helm's output is not UTF-8")
+            .arg(&file);
+        finish(command).await
     }
+}
+
+/// Runs helm to its end. Nothing of the user's own counts: no plugin, no registry, no cluster.
+async fn finish(mut command: Command) -> Result<String> {
+    let home = tempfile::tempdir().context("a home for helm")?;
+    let output = command
+        .env_clear()
+        .env("HOME", home.path())
+        .env("KUBECONFIG", home.path().join("none"))
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    String::from_utf8(output.stdout).context("helm's output is not UTF-8")
 }
 
 /// The objects of a YAML text.
