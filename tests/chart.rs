@@ -1,6 +1,6 @@
 //! The chart as the real `helm` renders it. What an API server says of it is in `e2e/chart.rs`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -273,7 +273,7 @@ async fn only_listed_secrets_are_in_the_rights() {
     };
     assert_eq!(secrets(&rendered(&json!({})).await), BTreeSet::new());
     let listed = yaml(&chart().join("ci/alerts-values.yaml"));
-    let expected = ["7/1", "7/on", "shop/oncall", "shop/oncall.backup"];
+    let expected = ["7/1", "7/on", "checkout/oncall", "checkout/oncall.backup"];
     assert_eq!(
         secrets(&rendered(&listed).await),
         expected.map(String::from).into()
@@ -329,7 +329,7 @@ async fn the_notes_say_what_is_missing() {
         assert!(bare.contains(said), "{said:?} is not in: {bare}");
     }
     let full = notes(yaml(&chart().join("ci/alerts-values.yaml"))).await;
-    assert!(full.contains("shop: oncall, oncall.backup"), "{full}");
+    assert!(full.contains("checkout: oncall, oncall.backup"), "{full}");
     for said in ["No Prometheus", "no Secret", "not part"] {
         assert!(!full.contains(said), "{said:?} is in: {full}");
     }

@@ -1,5 +1,7 @@
 //! Files that the program writes are what it would write now.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 use std::fs;
 use std::path::Path;
 

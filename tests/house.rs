@@ -1,6 +1,8 @@
 //! The line in the house: below it nothing does I/O, knows an async runtime or a cluster client, or
 //! reads a clock; and lower rooms know nothing of higher ones.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -69,7 +69,7 @@ async fn visit(world: &World) -> Result<()> {
     let receiver = Receiver::start().await?;
     let _operator = start_operator(world, &receiver).await?;
     tour::open_shop(world, &receiver).await?;
-    tour::take(world, &receiver).await?;
+    let _traffic = tour::take(world, &receiver).await?;
     view::try_it(world.kubeconfig(), world.dir());
     if std::io::stdin().is_terminal() {
         println!("\nCtrl-C ends the playground.");

@@ -311,7 +311,7 @@ pub struct AlertRef {
     pub provider_ref: ProviderRef,
     /// The events to tell of. At least one.
     #[schemars(length(min = 1, max = 16))]
-    pub on: Vec<AlertEvent>,
+    pub events: Vec<AlertEvent>,
 }
 
 /// An `AlertProvider` in the Canary's namespace.

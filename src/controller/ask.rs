@@ -93,22 +93,15 @@ async fn read_counters(
     let Some((stable, candidate)) = backends(scene) else {
         return Err(Gap::Error("it is not known yet what serves".into()));
     };
-    let mut whole = Reading {
-        at: now,
-        series: Vec::new(),
-    };
-    for (number, seen) in scene.routes.iter().enumerate() {
+    let mut readings = Vec::new();
+    for seen in &scene.routes {
         let (Some(profile), Some(route)) = (seen.profile, &seen.route) else {
             return Err(Gap::NoData(format!(
                 "{} is not there, or of no known data plane",
                 seen.title
             )));
         };
-        let skip_rules = if testers {
-            Vec::new()
-        } else {
-            scene.tester_rules(seen, route, &stable, &candidate)
-        };
+        let skip_rules = scene.rules_to_skip(seen, route, (&stable, &candidate), testers);
         let target = RouteTarget {
             kind: seen.kind,
             namespace: scene.namespace.clone(),
@@ -121,17 +114,10 @@ async fn read_counters(
             .query(&profile.requests(&target))
             .await
             .map_err(|err| Gap::Error(err.to_string()))?;
-        let reading = profile
-            .read(&target, &answer, now)
-            .map_err(|err| Gap::Error(err.to_string()))?;
-        whole
-            .series
-            .extend(reading.series.into_iter().map(|mut series| {
-                series.key = format!("{number}|{}", series.key);
-                series
-            }));
+        let reading = profile.read(&target, &answer, now);
+        readings.push(reading.map_err(|err| Gap::Error(err.to_string()))?);
     }
-    Ok(whole)
+    Reading::merge(readings).ok_or_else(|| Gap::NoData("the Canary has no route".into()))
 }
 
 /// Stable and candidate of the release under way, or of the one that may begin.

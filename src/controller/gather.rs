@@ -230,13 +230,14 @@ impl<'a> Scene<'a> {
         traffic::survey(route, &frame, &splits).map_err(|err| refused(&err))
     }
 
-    /// Places of the rules that were added to a route for header testers.
-    pub fn tester_rules(
+    /// Places of the rules of a route whose requests do not count: all but those that are split, and,
+    /// where `testers` count, those that were added for them.
+    pub fn rules_to_skip(
         &self,
         seen: &Seen,
         route: &Value,
-        stable: &Backend,
-        candidate: &Backend,
+        (stable, candidate): (&Backend, &Backend),
+        testers: bool,
     ) -> Vec<usize> {
         let record = self
             .status
@@ -246,7 +247,12 @@ impl<'a> Scene<'a> {
         let Some((record, (wanted, ..))) = record.zip(wanted(self.status)) else {
             return Vec::new();
         };
-        traffic::added_rules(route, &self.frame(seen, stable, candidate), record, &wanted)
+        let frame = self.frame(seen, stable, candidate);
+        let (split, added) = traffic::split_and_added_rules(route, &frame, record, &wanted);
+        let rules = route["spec"]["rules"].as_array().map_or(0, Vec::len);
+        (0..rules)
+            .filter(|at| !(split.contains(at) || testers && added.contains(at)))
+            .collect()
     }
 
     /// What serves by the routes alone.

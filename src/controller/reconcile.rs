@@ -132,6 +132,8 @@ async fn write_status(
             memory.written_at = Some(now);
             Ok(())
         }
+        // Deleted meanwhile: there is nobody left to tell, and the watch says so next.
+        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
         Err(err) => Err(Error::write(what(scene), err)),
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// Caches of all that is watched beside the Canaries.
@@ -24,6 +25,7 @@ pub struct Stores {
     classes: Store<DynamicObject>,
     services: Store<Service>,
     slices: Store<EndpointSlice>,
+    filled: watch::Receiver<bool>,
 }
 
 /// Something that has changed.
@@ -87,13 +89,16 @@ impl Stores {
                     name: owner(slice)?.to_owned(),
                 })
             });
+        let (tell, filled) = watch::channel(false);
         let stores = Self {
             routes,
             gateways,
             classes,
             services,
             slices,
+            filled,
         };
+        tokio::spawn(stores.clone().tell_when_filled(tell));
         let touched = futures::stream::select_all([
             route_stream,
             gateway_stream,
@@ -104,24 +109,25 @@ impl Stores {
         (stores.clone(), Watches { stores, touched })
     }
 
+    /// Waits for all caches, for everyone: a store wakes only the last of several that wait for it.
+    async fn tell_when_filled(self, tell: watch::Sender<bool>) {
+        let filled = future::try_join5(
+            self.routes.wait_until_ready(),
+            self.gateways.wait_until_ready(),
+            self.classes.wait_until_ready(),
+            self.services.wait_until_ready(),
+            self.slices.wait_until_ready(),
+        );
+        if filled.await.is_ok() {
+            info!("all watches are complete");
+            tell.send_replace(true);
+        }
+    }
+
     /// Returns when every cache has been filled once.
     pub async fn filled(&self) {
-        let Self {
-            routes,
-            gateways,
-            classes,
-            services,
-            slices,
-        } = self;
-        // A writer is dropped only when the whole controller ends, and then nobody waits here.
-        let _ = future::join5(
-            routes.wait_until_ready(),
-            gateways.wait_until_ready(),
-            classes.wait_until_ready(),
-            services.wait_until_ready(),
-            slices.wait_until_ready(),
-        )
-        .await;
+        // The sender is dropped only when the whole controller ends, and then nobody waits here.
+        let _ = self.filled.clone().wait_for(|filled| *filled).await;
     }
 
     pub fn route(&self, kind: RouteKind, namespace: &str, name: &str) -> Option<Value> {
@@ -241,15 +247,6 @@ where
     let plural = K::plural(&kind).into_owned();
     let writer = reflector::store::Writer::new(kind);
     let store = writer.as_reader();
-    let filled = store.clone();
-    tokio::spawn({
-        let plural = plural.clone();
-        async move {
-            if filled.wait_until_ready().await.is_ok() {
-                info!(kind = plural, "watched");
-            }
-        }
-    });
     let touched = Arc::new(touched);
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()

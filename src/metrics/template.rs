@@ -178,6 +178,11 @@ fn fault(query: &str, why: String) -> TemplateError {
         let last_read = ends.get(first.saturating_sub(1)).copied().unwrap_or(0);
         (if first == 0 { 0 } else { last_read }, why)
     } else {
+        // The parser's own words for most faults are only that there is one.
+        let why = match &*why {
+            "invalid promql query" => "it cannot be understood from here on".into(),
+            _ => why,
+        };
         (understood(query), why)
     };
     TemplateError::Syntax {

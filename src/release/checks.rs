@@ -127,7 +127,7 @@ impl Turn<'_> {
         self.applicable(plan, step).iter().find_map(|check| {
             let found = release.checks.iter().find(|c| c.name == check.name)?;
             let policy = check.policy(found.verdict)?;
-            Some((format!("{}: {}", found.name, found.message), policy))
+            Some((found.message.clone(), policy))
         })
     }
 

@@ -130,10 +130,7 @@ impl Turn<'_> {
             .iter()
             .find(|check| check.verdict == Verdict::Harm)
         {
-            return Some((
-                Outcome::RolledBack,
-                format!("{}: {}", check.name, check.message),
-            ));
+            return Some((Outcome::RolledBack, check.message.clone()));
         }
         if let Some(reason) = self.lost_canary(release) {
             return Some((Outcome::RolledBack, reason));

@@ -23,7 +23,7 @@ impl Turn<'_> {
             .spec
             .alerts
             .iter()
-            .filter(|alert| alert.on.contains(&event))
+            .filter(|alert| alert.events.contains(&event))
         {
             let provider = &alert.provider_ref.name;
             let id = format!("{revision}.{began}.{step}.{}.{provider}", event.name());

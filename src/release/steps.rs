@@ -14,7 +14,10 @@ pub(super) enum Wait {
     /// A route that is missing, or a parent that has not answered.
     Route(String),
     /// The data plane, which may still split as before.
-    Settle(Time),
+    Settle {
+        until: Time,
+        hold: TimeDelta,
+    },
     /// `spec.paused`.
     Paused,
     /// Data of a check.
@@ -222,7 +225,10 @@ impl Turn<'_> {
             return Some(Wait::Paused);
         }
         if self.now < settled {
-            return Some(Wait::Settle(settled));
+            return Some(Wait::Settle {
+                until: settled,
+                hold: step.hold,
+            });
         }
         if let Some((what, _)) = self.blind(plan, step) {
             return Some(Wait::Data(what));
@@ -230,7 +236,7 @@ impl Turn<'_> {
         for check in self.applicable(plan, step) {
             match release.checks.iter().find(|c| c.name == check.name) {
                 Some(found) if found.verdict == Verdict::CannotTell => {
-                    return Some(Wait::Evidence(format!("{}: {}", found.name, found.message)));
+                    return Some(Wait::Evidence(found.message.clone()));
                 }
                 Some(found) if found.at >= settled => {}
                 Some(_) | None => return Some(Wait::Sample),
@@ -265,7 +271,10 @@ impl Turn<'_> {
         }
         match release.step.accepted_at.map(|at| at + self.settle()) {
             Some(settled) if self.now >= settled => None,
-            Some(settled) => Some(Wait::Settle(settled)),
+            Some(until) => Some(Wait::Settle {
+                until,
+                hold: TimeDelta::zero(),
+            }),
             None => Some(Wait::Route("the routes to be written".into())),
         }
     }
@@ -338,7 +347,7 @@ impl Turn<'_> {
         let wait = self.wait.clone();
         let now = self.now;
         self.wakes.extend(match &wait {
-            Some(Wait::Hold { until, .. } | Wait::Settle(until)) => Some(*until),
+            Some(Wait::Hold { until, .. } | Wait::Settle { until, .. }) => Some(*until),
             _ => None,
         });
         let Some(release) = self.status.release.as_mut() else {

@@ -38,7 +38,13 @@ pub(super) fn weight(status: &CanaryStatus) -> u8 {
 pub(super) fn awaited(wait: &Wait) -> String {
     match wait {
         Wait::Route(what) | Wait::Data(what) | Wait::Evidence(what) => what.clone(),
-        Wait::Settle(_) => "the data plane to split as told".into(),
+        Wait::Settle { hold, .. } if hold.is_zero() => "the data plane to split as told".into(),
+        Wait::Settle { hold, .. } => {
+            format!(
+                "the data plane to split as told, then {} at this weight",
+                span_text(*hold)
+            )
+        }
         Wait::Paused => "spec.paused to be false".into(),
         Wait::Sample => "the first measurement at this weight".into(),
         Wait::Requests { seen, wanted } => format!("canary requests: {seen} of {wanted}"),
@@ -59,10 +65,7 @@ pub(super) fn success(release: &Release) -> String {
         "after all its steps"
     };
     match release.checks.first() {
-        Some(check) => format!(
-            "promoted {how} in {took}; {}: {}",
-            check.name, check.message
-        ),
+        Some(check) => format!("promoted {how} in {took}; {}", check.message),
         None => format!("promoted {how} in {took}"),
     }
 }

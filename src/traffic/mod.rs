@@ -44,7 +44,7 @@ mod view;
 
 pub use acceptance::{Acceptance, Parent, acceptance, controllers, parents};
 pub use error::TrafficError;
-pub use plan::{Change, added_rules, plan};
+pub use plan::{Change, plan, split_and_added_rules};
 pub use sight::{FirstSight, first_sight, holds};
 pub use survey::survey;
 

@@ -90,15 +90,17 @@ pub fn plan(
     Ok(change.map(|(patch, result)| Change { patch, result }))
 }
 
-/// Places of the rules that were added for header testers, so that their requests can be told apart.
+/// Places of the rules whose requests are split, and of those that were added for header testers, so
+/// that their requests can be told apart from each other and from those of all other rules.
 #[must_use]
-pub fn added_rules(
+pub fn split_and_added_rules(
     route: &Value,
     frame: &Frame<'_>,
     record: &RouteRecord,
     wanted: &Wanted,
-) -> Vec<usize> {
-    locate(route, frame, record, wanted).added
+) -> (Vec<usize>, Vec<usize>) {
+    let Places { managed, added } = locate(route, frame, record, wanted);
+    (managed.into_iter().flatten().collect(), added)
 }
 
 /// Gives each rule that should be there the place of the added one that it is already: by name, or in

@@ -83,7 +83,7 @@ async fn restricted(stage: &Stage, name: &str) -> Result<()> {
 async fn chart_is_accepted_with_each_value_set(stage: &Stage) -> Result<()> {
     let helm = Helm::of(Path::new(CHART)).await?;
     restricted(stage, "chart-dry").await?;
-    for namespace in ["shop", "7"] {
+    for namespace in ["checkout", "7"] {
         stage.world.namespace(namespace).await?;
     }
     for (name, values) in value_sets()? {
@@ -299,7 +299,11 @@ async fn chart_rights_are_those_that_are_used(stage: &Stage) -> Result<()> {
     for verb in VERBS {
         let lease = |name| attributes(verb, "coordination.k8s.io/leases", "serin-system", name);
         let (own, other) = (lease("serin"), lease("kube-scheduler"));
-        let expected = verb == "create" || verb == "get" || verb == "list" || verb == "watch" || verb == "update";
+        let expected = verb == "create"
+            || verb == "get"
+            || verb == "list"
+            || verb == "watch"
+            || verb == "update";
         ensure!(may(&client, own).await? == expected, "{verb} its own lease");
         ensure!(
             may(&client, other).await? == (verb == "create"),

@@ -4,6 +4,7 @@ use crate::shop::Shop;
 use crate::{Run, Stage, tests};
 use anyhow::{Result, ensure};
 use serde_json::json;
+use serin::api::Phase;
 use std::time::Duration;
 
 pub fn tests() -> Vec<(&'static str, Run)> {
@@ -12,8 +13,12 @@ pub fn tests() -> Vec<(&'static str, Run)> {
 
 async fn killed_at_each_step(stage: &Stage) -> Result<()> {
     let shop = Shop::open(stage, "killed").await?;
+    // A second Canary in the middle of a release: each must be taken up again, not only the first.
+    let other = Shop::open(stage, "killed-too").await?;
+    other.canary(json!([{"headers": [{"name": "x-canary", "value": "true"}], "approval": true}, {"weight": 50}]), json!({})).await?;
+    other.target("api-v2").await?;
     let steps = json!([
-        {"headers": [{"name": "x-canary", "value": "true"}], "hold": "2s"},
+        {"headers": [{"name": "x-canary", "value": "true"}], "hold": "12s"},
         {"weight": 10, "hold": "2s"},
         {"weight": 30, "hold": "2s"},
         {"weight": 60, "hold": "2s"},
@@ -38,7 +43,19 @@ async fn killed_at_each_step(stage: &Stage) -> Result<()> {
             crate::testers::only_testers(&shop).await?;
         }
     }
-    let status = shop.promoted(40).await?;
+    let revision = other
+        .wait("waiting", 20, |s| s.phase == Phase::WaitingForApproval)
+        .await?
+        .revision;
+    other
+        .annotate(
+            "serin.dev/approve",
+            &format!("{}/1", revision.unwrap_or_default()),
+        )
+        .await?;
+    other.at_weight(50, 20).await?;
+    other.close().await?;
+    let status = shop.promoted(60).await?;
     let weights: Vec<u8> = status
         .release
         .iter()

@@ -4,9 +4,12 @@
 //! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
 //! the others, one at a time.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
+
 mod chart;
 mod cost;
 mod data;
+mod examples;
 mod killed;
 mod midway;
 mod operator;
@@ -51,6 +54,7 @@ fn main() {
         testers::tests(),
         midway::tests(),
         refused::tests(),
+        examples::tests(),
         chart::tests(),
     ]
     .concat();

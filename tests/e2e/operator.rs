@@ -1,7 +1,5 @@
 //! The operator under test: the real binary, as the ServiceAccount that it is shipped with.
 
-#![allow(clippy::unwrap_used)]
-
 use anyhow::{Context, Result};
 use kube::Client;
 use std::fs::File;

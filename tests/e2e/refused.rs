@@ -172,17 +172,17 @@ fn bad() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "/alerts",
-            json!([{"providerRef": {"name": "x"}, "on": []}]),
-            "spec.alerts[0].on",
+            json!([{"providerRef": {"name": "x"}, "events": []}]),
+            "spec.alerts[0].events",
         ),
         (
             "/alerts",
-            json!([{"providerRef": {"name": "x"}, "on": ["Birthday"]}]),
+            json!([{"providerRef": {"name": "x"}, "events": ["Birthday"]}]),
             "Unsupported value: \"Birthday\"",
         ),
         (
             "/alerts",
-            json!([{"on": ["Promoted"]}]),
+            json!([{"events": ["Promoted"]}]),
             "spec.alerts[0].providerRef: Required value",
         ),
         ("/paused", json!("yes"), "spec.paused"),

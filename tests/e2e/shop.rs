@@ -151,7 +151,7 @@ impl<'a> Shop<'a> {
             "routes": [{"kind": "HTTPRoute", "name": "api"}],
             "steps": steps,
             "analysis": analysis(),
-            "alerts": [{"providerRef": {"name": "oncall"}, "on": all}],
+            "alerts": [{"providerRef": {"name": "oncall"}, "events": all}],
         });
         if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
             spec.extend(more.clone());

@@ -71,7 +71,7 @@ impl Sim {
             "routes": [{"kind": "HTTPRoute", "name": "shop"}],
             "steps": steps,
             "analysis": {"errorRate": {"max": "1%", "vsStable": {}}, "interval": "1s"},
-            "alerts": [{"providerRef": {"name": "oncall"}, "on": all}],
+            "alerts": [{"providerRef": {"name": "oncall"}, "events": all}],
         }))
         .unwrap();
         let now = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();

@@ -20,15 +20,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How to start a process; kept so that it can be started again.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
-    pub name: &'static str,
+    pub name: String,
     pub program: PathBuf,
     pub args: Vec<String>,
-    pub envs: Vec<(&'static str, String)>,
+    pub envs: Vec<(String, String)>,
+    /// Where it works; where the caller does with `None`.
+    pub dir: Option<PathBuf>,
     pub log: PathBuf,
 }
 
 pub(crate) struct Child {
-    name: &'static str,
+    name: String,
     log: PathBuf,
     process: std::process::Child,
 }
@@ -63,6 +65,9 @@ impl Child {
             command.env_remove(name);
         }
         command.envs(recipe.envs.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &recipe.dir {
+            command.current_dir(dir);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -71,7 +76,7 @@ impl Child {
         command.process_group(0);
         let process = spawn(command).with_context(|| format!("start {}", recipe.name))?;
         Ok(Child {
-            name: recipe.name,
+            name: recipe.name.clone(),
             log: recipe.log.clone(),
             process,
         })

@@ -11,9 +11,8 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams
 use kube::discovery::{ApiCapabilities, Scope, pinned_kind};
 use kube::runtime::utils::Backoff;
 use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
 use serde_json::json;
-
-use crate::helm::documents;
 
 /// Who applies what the testbed applies.
 pub const FIELD_MANAGER: &str = "testbed";
@@ -23,12 +22,26 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Applies each document of a YAML text, in its order, server-side and with force.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
-    // Read whole first: the reader cannot be held over an await of a task that may change threads.
-    for value in documents(yaml)? {
-        let object: DynamicObject = serde_json::from_value(value).context("read the manifest")?;
+    for document in documents(yaml)? {
+        let object = serde_json::from_value(document).context("read the manifest")?;
         apply_object(client, object).await?;
     }
     Ok(())
+}
+
+/// The objects of a YAML text.
+///
+/// # Errors
+/// When it is not YAML.
+pub fn documents(yaml: &str) -> Result<Vec<serde_json::Value>> {
+    let mut found = vec![];
+    for document in serde_yaml::Deserializer::from_str(yaml) {
+        let value = serde_json::Value::deserialize(document).context("read the manifest")?;
+        if !value.is_null() {
+            found.push(value);
+        }
+    }
+    Ok(found)
 }
 
 async fn apply_object(client: &Client, object: DynamicObject) -> Result<()> {
@@ -88,7 +101,7 @@ pub(crate) async fn apply_crds(client: &Client, folder: &Path) -> Result<()> {
     wait(
         "the CRDs to be established",
         Duration::from_secs(20),
-        async || {
+        || async {
             let all = crds.list(&Default::default()).await?;
             Ok(all.iter().all(|crd| {
                 let conditions = crd
@@ -110,7 +123,7 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
     wait(
         &format!("the namespace {name}"),
         Duration::from_secs(20),
-        async || {
+        || async {
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let made = namespaces
                 .patch(name, &params, &Patch::Apply(&namespace))
@@ -123,11 +136,10 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Asks until the answer is yes. An error is no answer; the last is told when time runs out.
-pub async fn wait(
-    what: &str,
-    time: Duration,
-    mut asked: impl AsyncFnMut() -> Result<bool>,
-) -> Result<()> {
+pub async fn wait<F>(what: &str, time: Duration, mut asked: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
     let mut last = None;
     let asking = async {
         loop {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -124,19 +123,4 @@ async fn finish(mut command: Command) -> Result<String> {
         );
     }
     String::from_utf8(output.stdout).context("helm's output is not UTF-8")
-}
-
-/// The objects of a YAML text.
-///
-/// # Errors
-/// When it is not YAML.
-pub fn documents(yaml: &str) -> Result<Vec<Value>> {
-    let documents = serde_yaml::Deserializer::from_str(yaml)
-        .map(Value::deserialize)
-        .collect::<Result<Vec<_>, _>>()
-        .context("read the manifest")?;
-    Ok(documents
-        .into_iter()
-        .filter(|value| !value.is_null())
-        .collect())
 }

@@ -77,12 +77,12 @@ mod world;
 pub const NODE: &str = "testbed";
 
 pub use binaries::{GATEWAY_API, KUBERNETES, binary};
-pub use cluster::{FIELD_MANAGER, wait};
-pub use helm::{Helm, documents};
+pub use cluster::{FIELD_MANAGER, documents, wait};
+pub use helm::Helm;
 pub use parts::Component;
 pub use receiver::Receiver;
 pub use samples::{
     GATEWAY, GATEWAY_CLASS, GATEWAY_CONTROLLER, GATEWAY_NAMESPACE, LISTENER, PORT, deployment,
     route, service,
 };
-pub use world::{Options, World};
+pub use world::{Options, Process, World};

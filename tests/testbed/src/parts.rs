@@ -140,17 +140,19 @@ scrape_configs:
             Component::Prometheus => (&programs.prometheus, self.prometheus()),
         };
         let envs = match component {
-            Component::Gateway => vec![("KUBECONFIG", self.file("kubeconfig"))],
+            Component::Gateway => vec![("KUBECONFIG".to_owned(), self.file("kubeconfig"))],
             Component::Etcd
             | Component::ApiServer
             | Component::ControllerManager
             | Component::Prometheus => vec![],
         };
         Recipe {
-            name: component.name(),
+            name: component.name().to_owned(),
             program: program.clone(),
             args,
             envs,
+            // What a part writes without being asked must not litter the caller's folder.
+            dir: Some(self.dir.clone()),
             log: self.dir.join(format!("{}.log", component.name())),
         }
     }

@@ -1,6 +1,7 @@
 //! What became of the requests.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The version of an answer that no pod gave: the gateway's own, or none at all.
@@ -10,12 +11,24 @@ pub const NO_VERSION: &str = "-";
 pub const NO_STATUS: u16 = 0;
 
 /// Every request of a load, by when it was sent and what it got.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Counts {
     begun: Instant,
     versions: Vec<String>,
     requests: Vec<Record>,
     errors: Vec<String>,
+}
+
+/// In short: how many requests of each version and status there were.
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.by_version_and_status();
+        write!(f, "{counts:?}")?;
+        match self.errors.as_slice() {
+            [] => Ok(()),
+            errors => write!(f, " {errors:?}"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

