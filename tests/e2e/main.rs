@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
 mod audit;
+mod chart;
 mod cost;
 mod data;
 mod examples;
@@ -59,12 +60,14 @@ fn main() {
         midway::tests(),
         refused::tests(),
         examples::tests(),
+        chart::tests(),
     ]
     .concat();
     let disturbing = [
         cost::tests(),
         data::tests(),
         killed::tests(),
+        chart::disturbing(),
         failover::tests(),
     ]
     .concat();

@@ -5,14 +5,14 @@ use kube::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
-use testbed::World;
+use testbed::{Helm, World};
 
-/// What the operator may do, as it is shipped.
-const MANIFEST: &str = include_str!("../../deploy/serin.yaml");
+/// The chart that it is shipped as.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/serin");
 
 pub struct Operator {
     pub identity: String,
@@ -28,18 +28,17 @@ pub struct Operator {
 impl Operator {
     /// Installs the definitions and the rights, and starts the operator.
     pub async fn install(world: &World, allow_egress: &str) -> Result<Self> {
-        for (name, text) in serin::cli::crds::definitions()? {
-            world
-                .apply(&text)
-                .await
-                .with_context(|| format!("crds/{name}"))?;
+        let chart = Helm::of(Path::new(CHART)).await?;
+        let rendered = chart
+            .template("serin", "serin-system", &serde_json::json!({}))
+            .await?;
+        world.namespace("serin-system").await?;
+        for object in testbed::documents(&rendered)? {
+            // All but the Deployment: the process below stands for its pods.
+            if object["kind"] != "Deployment" {
+                world.apply(&object.to_string()).await?;
+            }
         }
-        // All of the manifest but the Deployment: the process below stands for its pod.
-        let rights: Vec<&str> = MANIFEST
-            .split("\n---\n")
-            .filter(|doc| !doc.contains("kind: Deployment"))
-            .collect();
-        world.apply(&rights.join("\n---\n")).await?;
         let operator = Self {
             // The same after each start, so that it finds the lease its own.
             identity: "serin".into(),
