@@ -1,0 +1,26 @@
+//! The virtual world: the very controller that runs in production, between an API server in memory, a
+//! model of a data plane and a model of Prometheus, under a paused clock. See `docs/testing.md`.
+
+mod api;
+mod checker;
+mod people;
+mod plane;
+mod prometheus;
+mod receiver;
+mod releases;
+mod schema;
+mod setup;
+mod store;
+mod watch;
+mod wire;
+mod world;
+
+use serde_json::Value;
+
+/// The namespace that everything happens in.
+pub const NAMESPACE: &str = "shop";
+
+/// A field's text, or nothing.
+pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
