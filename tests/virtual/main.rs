@@ -3,11 +3,13 @@
 
 mod api;
 mod checker;
+mod kills;
 mod people;
 mod plane;
 mod prometheus;
 mod receiver;
 mod releases;
+mod scenario;
 mod schema;
 mod setup;
 mod store;

@@ -56,6 +56,10 @@ impl Prometheus {
         self.shared.lock().unwrap().state = state;
     }
 
+    pub fn state(&self) -> State {
+        self.shared.lock().unwrap().state
+    }
+
     pub fn gauge(&self, name: &str, value: f64) {
         let mut shared = self.shared.lock().unwrap();
         shared.gauges.insert(name.to_owned(), value);
@@ -86,10 +90,13 @@ impl Prometheus {
         }
         let nan = shared.state == State::NaN;
         let value = |value: f64| if nan { f64::NAN } else { value };
-        if let Some(value_of) = shared.gauges.get(promql) {
+        if let Some(value_of) = shared.gauges.get(promql).copied() {
+            if !nan && let Some(scraped) = shared.scraped_at {
+                shared.told = Some((Instant::now(), scraped));
+            }
             return vec![Sample {
                 labels: BTreeMap::new(),
-                value: value(*value_of),
+                value: value(value_of),
                 at,
             }];
         }

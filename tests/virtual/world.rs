@@ -148,14 +148,17 @@ impl World {
     pub async fn tick(&mut self) {
         sleep(TICK).await;
         let now = Instant::now();
-        let clients = {
+        let (clients, health) = {
             let mut plane = self.plane();
             plane.tick(&self.api, now, TICK.as_secs_f64());
             self.prometheus.tick(&plane, now);
-            plane.clients.clone()
+            (plane.clients.clone(), plane.health.clone())
         };
         let store = self.api.store();
-        self.checker.lock().unwrap().tick(&store.objects, &clients);
+        self.checker
+            .lock()
+            .unwrap()
+            .tick(&store.objects, &clients, &health);
     }
 
     /// Runs until something holds, at most so many seconds.
