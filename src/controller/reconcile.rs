@@ -64,7 +64,7 @@ async fn look(
     let facts = scene.facts(context, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
-    write_status(context, &scene, &decision, memory, now).await?;
+    let written = write_status(context, &scene, &decision, memory, now).await?;
     // Traffic first, words after; and an effect only once those before it are done.
     let status = &decision.status;
     let mut acted = Ok(());
@@ -82,7 +82,11 @@ async fn look(
         name: scene.name.clone(),
         uid: uid.to_owned(),
     };
-    let posted = context.courier.post(&origin, &status.outbox);
+    // The outbox as it stands in the API server: an alert that was delivered, but is not struck out there yet,
+    // would come back with the next edit by someone else, and be delivered again.
+    let standing = canary.status.as_ref().filter(|_| !written);
+    let outbox = &standing.unwrap_or(status).outbox;
+    let posted = context.courier.post(&origin, outbox);
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
@@ -95,14 +99,14 @@ async fn look(
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Writes the status where it says something that must not be lost, or where enough time has passed.
+/// Writes the status where it says something that must not be lost, or where enough time has passed, and says whether it did.
 async fn write_status(
     context: &Context,
     scene: &Scene<'_>,
     decision: &Decision,
     memory: &mut Memory,
     now: Time,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let canary = scene.canary;
     let version = canary.resource_version().unwrap_or_default();
     let busy = decision.status.release.as_ref().is_some_and(under_way);
@@ -110,7 +114,7 @@ async fn write_status(
     let differs = canary.status.as_ref() != Some(&decision.status);
     if !(decision.urgent || (busy && due && differs)) {
         memory.newest = Some((version, decision.status.clone()));
-        return Ok(());
+        return Ok(false);
     }
     let mut next = canary.clone();
     next.status = Some(decision.status.clone());
@@ -130,7 +134,7 @@ async fn write_status(
             ));
             memory.written = Some(Arc::new(written));
             memory.written_at = Some(now);
-            Ok(())
+            Ok(true)
         }
         Err(err) => Err(Error::write(what(scene), err)),
     }

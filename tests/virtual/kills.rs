@@ -13,6 +13,13 @@ fn undisturbed(scenario: Scenario) -> (End, u64, Vec<String>) {
         let first = world.line.calls();
         let end = scenario.play(&mut world).await.unwrap();
         world.assert_right();
+        let twice: Vec<_> = world
+            .receiver
+            .by_id()
+            .into_iter()
+            .filter(|(_, n)| *n > 1)
+            .collect();
+        assert_eq!(twice, [], "nothing is told twice without need");
         (end, first, world.line.log())
     })
 }
