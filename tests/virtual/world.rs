@@ -249,6 +249,7 @@ impl World {
         let told = status["outbox"].as_array().is_none_or(Vec::is_empty);
         let observed = status["observedGeneration"] == canary["metadata"]["generation"];
         let said = canary["metadata"]["annotations"].as_object();
-        ended && told && observed && said.is_none_or(serde_json::Map::is_empty)
+        let resting = ["Idle", "Promoted", "RolledBack", "Aborted"].contains(&&*self.phase());
+        resting && ended && told && observed && said.is_none_or(serde_json::Map::is_empty)
     }
 }
