@@ -1,28 +1,10 @@
 //! The operator is killed at every call that it makes, before and after the call took effect, and
 //! the end is the same.
 
-use crate::scenario::{End, Scenario, in_virtual_time};
+use crate::scenario::{End, Scenario, in_virtual_time, undisturbed};
 use crate::wire::Fault;
 use crate::world::World;
 use std::time::Instant;
-
-/// Plays a scenario undisturbed: its end, how many calls had been made when it began, and how many in all.
-fn undisturbed(scenario: Scenario) -> (End, u64, Vec<String>) {
-    in_virtual_time(async {
-        let mut world = World::new(scenario.setup()).await;
-        let first = world.line.calls();
-        let end = scenario.play(&mut world).await.unwrap();
-        world.assert_right();
-        let twice: Vec<_> = world
-            .receiver
-            .by_id()
-            .into_iter()
-            .filter(|(_, n)| *n > 1)
-            .collect();
-        assert_eq!(twice, [], "nothing is told twice without need");
-        (end, first, world.line.log())
-    })
-}
 
 fn killed(scenario: Scenario, at: u64, performed: bool, undisturbed: &End) -> Result<(), String> {
     in_virtual_time(async {

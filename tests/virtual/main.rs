@@ -3,6 +3,7 @@
 
 mod api;
 mod checker;
+mod faults;
 mod kills;
 mod people;
 mod plane;
@@ -14,6 +15,7 @@ mod schema;
 mod setup;
 mod store;
 mod watch;
+mod watches;
 mod wire;
 mod world;
 

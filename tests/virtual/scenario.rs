@@ -113,6 +113,15 @@ impl End {
             told: world.receiver.told().into_keys().collect(),
         }
     }
+
+    /// Without the alerts that say that things take long, which they may with faults.
+    pub fn without_words(&self) -> Self {
+        let mut end = self.clone();
+        let slow = ["Stalled", "DataLost"];
+        end.told
+            .retain(|(event, _)| !slow.contains(&event.as_str()));
+        end
+    }
 }
 
 /// Runs a future in a world of its own: one thread, and a clock that stands still while anything moves.
@@ -123,4 +132,22 @@ pub fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(future)
+}
+
+/// Plays a scenario undisturbed: its end, how many calls had been made when it began, and how many in all.
+pub fn undisturbed(scenario: Scenario) -> (End, u64, Vec<String>) {
+    in_virtual_time(async {
+        let mut world = World::new(scenario.setup()).await;
+        let first = world.line.calls();
+        let end = scenario.play(&mut world).await.unwrap();
+        world.assert_right();
+        let twice: Vec<_> = world
+            .receiver
+            .by_id()
+            .into_iter()
+            .filter(|(_, n)| *n > 1)
+            .collect();
+        assert_eq!(twice, [], "nothing is told twice without need");
+        (end, first, world.line.log())
+    })
 }

@@ -38,6 +38,8 @@ pub struct World {
     process: Arc<Mutex<Option<Process>>>,
     operator: JoinHandle<()>,
     begun: Instant,
+    now_and_then: Option<Box<dyn Fn(&World) + Send>>,
+    ticks: u64,
 }
 
 impl Drop for World {
@@ -111,6 +113,8 @@ impl World {
             process,
             operator,
             begun,
+            now_and_then: None,
+            ticks: 0,
         };
         world.run(3.0).await;
         world
@@ -145,8 +149,20 @@ impl World {
         }
     }
 
+    pub fn every_two_seconds(&mut self, act: impl Fn(&World) + Send + 'static) {
+        self.now_and_then = Some(Box::new(act));
+    }
+
     pub async fn tick(&mut self) {
         sleep(TICK).await;
+        self.ticks += 1;
+        if let Some(act) = self
+            .now_and_then
+            .as_ref()
+            .filter(|_| self.ticks.is_multiple_of(8))
+        {
+            act(self);
+        }
         let now = Instant::now();
         let (clients, health) = {
             let mut plane = self.plane();
@@ -243,6 +259,9 @@ impl World {
         let canary = self.canary();
         if canary.is_null() {
             return true;
+        }
+        if canary["metadata"].get("deletionTimestamp").is_some() {
+            return false;
         }
         let status = &canary["status"];
         let ended = status["release"].is_null() || status["release"]["stage"] == "Ended";
