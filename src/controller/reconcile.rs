@@ -110,7 +110,10 @@ async fn write_status(
     let canary = scene.canary;
     let version = canary.resource_version().unwrap_or_default();
     let busy = decision.status.release.as_ref().is_some_and(under_way);
-    let due = memory.written_at.is_none_or(|at| now - at >= LAZILY);
+    // A time of the future is from before the clock was put back.
+    let due = memory
+        .written_at
+        .is_none_or(|at| now - at >= LAZILY || at > now);
     let differs = canary.status.as_ref() != Some(&decision.status);
     if !(decision.urgent || (busy && due && differs)) {
         memory.newest = Some((version, decision.status.clone()));

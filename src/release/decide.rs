@@ -22,6 +22,7 @@ pub fn decide(facts: &Facts<'_>, now: Time) -> Decision {
         obstacle: None,
         wait: None,
     };
+    turn.nothing_is_of_the_future();
     turn.clear_what_is_done();
     turn.obey();
     if turn.release().is_some_and(under_way) {
