@@ -1,6 +1,6 @@
 //! A step: its clock, what it waits for, and when it is left.
 
-use super::decide::Turn;
+use super::decide::{Turn, wanted};
 use super::facts::{Acceptance, RouteState};
 use super::plan::{Plan, PlannedStep};
 use crate::api::{
@@ -124,6 +124,7 @@ impl Turn<'_> {
             .is_some_and(|(before, now)| {
                 (before.started_at, before.stage, before.step.index)
                     == (now.started_at, now.stage, now.step.index)
+                    && wanted(self.facts.status) == wanted(&self.status)
             });
         if !asked || !self.all_accepted() {
             return;
@@ -217,7 +218,10 @@ impl Turn<'_> {
         if let Some(route) = self.unready_route(release.step.accepted_at.is_none()) {
             return Some(Wait::Route(route));
         }
-        let settled = release.step.accepted_at? + self.settle();
+        let Some(accepted) = release.step.accepted_at else {
+            return Some(Wait::Route("the routes to be written".into()));
+        };
+        let settled = accepted + self.settle();
         if self.facts.spec.paused {
             return Some(Wait::Paused);
         }

@@ -3,6 +3,7 @@
 use crate::plane::Health;
 use crate::setup::Setup;
 use crate::world::World;
+use serde_json::json;
 use std::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -48,5 +49,23 @@ async fn a_version_that_is_not_ready_waits_for_the_end_of_the_one_before() {
     world.until(90.0, World::at_rest).await.unwrap();
     assert_eq!(world.phase(), "Promoted", "{}", world.status()["message"]);
     assert_eq!(world.plane().clients.failed, 0);
+    world.assert_right();
+}
+
+/// A plan that is shortened in the middle asks for its own last step, accepted and held, before the end.
+#[tokio::test(start_paused = true)]
+async fn another_plan_is_no_short_cut() {
+    let mut world = World::new(Setup::default()).await;
+    world.release("v2");
+    world
+        .until(60.0, |world| world.status()["weight"] == 10)
+        .await
+        .unwrap();
+    world.plan(json!([{"weight": 5, "hold": "20s"}]));
+    world.say("replan", "v2", "");
+    world.run(15.0).await;
+    assert_eq!(world.status()["weight"], 5, "{}", world.status()["message"]);
+    world.until(60.0, World::at_rest).await.unwrap();
+    assert_eq!(world.phase(), "Promoted");
     world.assert_right();
 }
