@@ -50,6 +50,7 @@ impl StepStatus {
             stalled: false,
             blind_since: None,
             blind_told: false,
+            asked: false,
         }
     }
 
@@ -94,14 +95,22 @@ impl Turn<'_> {
         match &self.wait {
             None => self.advance(&plan),
             Some(wait) => {
-                if *wait == Wait::Approval
-                    && self.facts.status.phase != crate::api::Phase::WaitingForApproval
-                {
-                    let ask = self.ask_for_approval();
-                    self.tell(AlertEvent::WaitingForApproval, ask);
+                if *wait == Wait::Approval {
+                    self.ask_once();
                 }
                 self.watch_deadline();
             }
+        }
+    }
+
+    /// Asks for approval, once in a step whatever comes between.
+    fn ask_once(&mut self) {
+        let ask = self.ask_for_approval();
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
+        if !std::mem::replace(&mut release.step.asked, true) {
+            self.tell(AlertEvent::WaitingForApproval, ask);
         }
     }
 
