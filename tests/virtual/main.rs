@@ -2,8 +2,11 @@
 //! model of a data plane and a model of Prometheus, under a paused clock. See `docs/testing.md`.
 
 mod api;
+mod chance;
 mod checker;
+mod dice;
 mod faults;
+mod histories;
 mod kills;
 mod people;
 mod plane;

@@ -28,6 +28,8 @@ pub struct Track {
     reached: Option<usize>,
     /// When the plane first accepted what the present step asks for, by route.
     accepted: BTreeMap<String, Instant>,
+    /// When the present step was entered.
+    entered: Option<Instant>,
     /// Values of annotations that people have given, by verb.
     said: BTreeSet<(String, String)>,
     /// Since when traffic should be leaving the candidate, and why.
@@ -44,6 +46,10 @@ pub struct Checker {
     pub late: Duration,
     /// Releases that were seen to end, by outcome.
     pub ended: BTreeMap<String, u64>,
+    /// Routes whose spec others have changed since they were made.
+    pub meddled: BTreeSet<String>,
+    /// Tells every status that is written.
+    pub trace: bool,
     prometheus: Prometheus,
     tracks: BTreeMap<String, Track>,
     /// Nothing was broken since.
@@ -53,7 +59,7 @@ pub struct Checker {
     begun: Instant,
     clients: Clients,
     /// Versions that were ever made to fail.
-    blamed: BTreeSet<String>,
+    pub blamed: BTreeSet<String>,
 }
 
 impl Checker {
@@ -63,6 +69,8 @@ impl Checker {
             wrong: Vec::new(),
             late: Duration::ZERO,
             ended: BTreeMap::new(),
+            meddled: BTreeSet::new(),
+            trace: false,
             prometheus,
             tracks: BTreeMap::new(),
             calm_since: now,
@@ -96,7 +104,9 @@ impl Checker {
     fn patience(&self) -> Duration {
         /// The longest backoff of a reconcile, and a request that timed out before.
         const AFTER_TROUBLE: Duration = Duration::from_secs(80);
-        let at_once = Duration::from_secs(2) + self.late;
+        // A look that waits for Prometheus waits until the query has timed out.
+        let hung = Duration::from_secs(5) * u32::from(self.prometheus.hung());
+        let at_once = Duration::from_secs(2) + self.late + hung;
         if self.calm_since > self.begun && self.calm_since.elapsed() < AFTER_TROUBLE {
             return AFTER_TROUBLE + at_once;
         }

@@ -28,9 +28,26 @@ impl Checker {
         if held(before) && !held(after) {
             self.let_go(before, write.objects);
         }
+        if self.trace {
+            self.tell(after);
+        }
         if before["status"] != after["status"] {
             self.turn(write.name, before, after, write.objects);
         }
+    }
+
+    fn tell(&self, canary: &Value) {
+        let (status, release) = (&canary["status"], &canary["status"]["release"]);
+        println!(
+            "    {:.3} s: status {} {} step {} accepted {} obeyed {} steps {}",
+            self.begun.elapsed().as_secs_f64(),
+            status["phase"],
+            release["stage"],
+            release["step"]["index"],
+            release["step"]["acceptedAt"],
+            status["obeyed"],
+            release["plan"]["steps"],
+        );
     }
 
     /// A Canary is gone: nothing of it may be left in a route.
@@ -76,7 +93,7 @@ impl Checker {
         let said = |verb: &str| self.said(name, verb, text(new, "revision"));
         match (from, to) {
             ("Stepping", "Stepping") if was == is => {}
-            ("Stepping", "Stepping") if is == was + 1 => self.leaves(name, before, objects),
+            ("Stepping", "Stepping") if is == was + 1 => self.leaves(name, before, after, objects),
             ("Stepping", "Stepping") if said("replan") => {}
             ("Stepping", "Promoting") if said("promote") => {}
             ("Stepping", "Promoting") => {
@@ -84,18 +101,21 @@ impl Checker {
                 if was + 1 < steps {
                     self.wrong(format!("(5) {name} is promoted from step {was} of {steps}"));
                 }
-                self.leaves(name, before, objects);
+                self.leaves(name, before, after, objects);
             }
             ("Stepping" | "Promoting", "Restoring") => {}
             ("Promoting", "Promoting") | ("Restoring", "Restoring") | ("Ended", "Ended") => {}
             ("Promoting" | "Restoring", "Ended") => self.ends(name, before, after, objects),
             (from, to) => self.wrong(format!("(5) {name} goes from {from} {was} to {to} {is}")),
         }
-        if (from, was) != (to, is)
-            && let Some(track) = self.tracks.get_mut(name)
-        {
-            track.accepted.clear();
-            track.jumped = false;
+        if let Some(track) = self.tracks.get_mut(name) {
+            if want(&before["status"]) != want(&after["status"]) {
+                track.accepted.clear();
+            }
+            if (from, was) != (to, is) {
+                track.entered = Some(Instant::now());
+                track.jumped = false;
+            }
         }
     }
 
@@ -158,12 +178,13 @@ impl Checker {
     }
 
     /// A step is left: its traffic was accepted, held for as long as it should, and seen.
-    fn leaves(&mut self, name: &str, before: &Value, objects: &Objects) {
+    fn leaves(&mut self, name: &str, before: &Value, after: &Value, objects: &Objects) {
         let now = Instant::now();
         let status = &before["status"];
         let release = &status["release"];
         let index = usize::try_from(release["step"]["index"].as_u64().unwrap_or(0)).unwrap_or(0);
-        let step = &release["plan"]["steps"][index];
+        // A plan that was changed in this very write, and asks for the same traffic, counts at once.
+        let step = &after["status"]["release"]["plan"]["steps"][index];
         let told = self.prometheus.told();
         let Some(track) = self.tracks.get(name) else {
             return self.wrong(format!(
@@ -197,7 +218,7 @@ impl Checker {
                 Some(at) => since = since.max(Some(*at)),
             }
         }
-        if let Some(since) = since {
+        if let Some(since) = since.max(track.entered) {
             if !track.jumped && now - since < hold + SETTLE {
                 let for_ = (now - since).as_secs_f64();
                 found.push(format!(

@@ -130,6 +130,9 @@ impl Checker {
         if spec(write.before) == spec(write.after) {
             return;
         }
+        if write.before.is_some() {
+            self.meddled.insert(write.name.to_owned());
+        }
         for canary in canaries(write.objects) {
             let ours = routes_of(canary).iter().any(|name| name == write.name);
             let name = crate::text(&canary["metadata"], "name");
