@@ -183,16 +183,18 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
 /// Backs off for each object by itself, with a different jitter for each.
 pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Context>) -> Action {
     let uid = canary.uid().unwrap_or_default();
-    if let Error::Conflict { .. } = error {
-        debug!(canary = canary.name_any(), error = %error, "looking again");
-        return Action::requeue(Duration::from_millis(100));
-    }
     let failures = context.memories.failed(&uid);
-    warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
-    let backoff =
-        Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
+    let (first, longest) = if let Error::Conflict { .. } = error {
+        debug!(canary = canary.name_any(), failures, error = %error, "looking again");
+        // The change that is in the way comes by the watch, and brings about a look of its own.
+        (Duration::from_millis(100), Duration::from_secs(5))
+    } else {
+        warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
+        (Duration::from_millis(250), LONGEST_BACKOFF)
+    };
+    let backoff = first * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
     let spread = uid.bytes().fold(0u32, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     }) % 250;
-    Action::requeue(backoff.min(LONGEST_BACKOFF) + Duration::from_millis(spread.into()))
+    Action::requeue(backoff.min(longest) + Duration::from_millis(spread.into()))
 }
