@@ -212,6 +212,9 @@ impl World {
     /// The last calls of the operator.
     pub fn tail(&self, count: usize) -> String {
         let log = self.line.log();
+        if std::env::var_os("SERIN_CALLS").is_some() {
+            return log.join("\n");
+        }
         log[log.len().saturating_sub(count)..].join("\n")
     }
 
