@@ -147,8 +147,8 @@ async fn put_finalizer(
     memory: &mut Memory,
     on: bool,
 ) -> Result<(), Error> {
-    let current = memory.written.clone();
-    let canary = current.as_deref().unwrap_or(scene.canary);
+    // Our last write may be older than what was read, where the answer to a later one was lost.
+    let canary = memory.newer(scene.canary);
     let mut finalizers: Vec<&str> = canary
         .finalizers()
         .iter()

@@ -79,6 +79,19 @@ impl Memories {
 }
 
 impl Memory {
+    /// The newer of an object as it was read and our own last write of it.
+    pub fn newer<'a>(&'a self, read: &'a Canary) -> &'a Canary {
+        match self.written.as_deref() {
+            Some(written)
+                if version(written.resource_version().as_deref())
+                    > version(read.resource_version().as_deref()) =>
+            {
+                written
+            }
+            _ => read,
+        }
+    }
+
     /// The newer of the cached object and our own last write of it, with the newest status.
     pub fn freshest(&self, cached: Arc<Canary>) -> (Arc<Canary>, CanaryStatus) {
         let canary = match &self.written {

@@ -85,7 +85,7 @@ async fn look(
     let facts = scene.facts(context, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
-    write_status(context, &scene, &decision, memory, now).await?;
+    let written = write_status(context, &scene, &decision, memory, now).await?;
     // Traffic first, words after; and an effect only once those before it are done.
     let status = &decision.status;
     let mut acted = Ok(());
@@ -104,7 +104,11 @@ async fn look(
         uid: uid.to_owned(),
     };
     term.check()?;
-    let posted = context.courier.post(&origin, &status.outbox);
+    // The outbox as it stands in the API server: an alert that was delivered, but is not struck out there yet,
+    // would come back with the next edit by someone else, and be delivered again.
+    let standing = canary.status.as_ref().filter(|_| !written);
+    let outbox = &standing.unwrap_or(status).outbox;
+    let posted = context.courier.post(&origin, outbox);
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
@@ -137,22 +141,25 @@ async fn catch_up(
     Ok(memory.written.is_some())
 }
 
-/// Writes the status where it says something that must not be lost, or where enough time has passed.
+/// Writes the status where it says something that must not be lost, or where enough time has passed, and says whether it did.
 async fn write_status(
     context: &Context,
     scene: &Scene<'_>,
     decision: &Decision,
     memory: &mut Memory,
     now: Time,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let canary = scene.canary;
     let version = canary.resource_version().unwrap_or_default();
     let busy = decision.status.release.as_ref().is_some_and(under_way);
-    let due = memory.written_at.is_none_or(|at| now - at >= LAZILY);
+    // A time of the future is from before the clock was put back.
+    let due = memory
+        .written_at
+        .is_none_or(|at| now - at >= LAZILY || at > now);
     let differs = canary.status.as_ref() != Some(&decision.status);
     if !(decision.urgent || (busy && due && differs)) {
         memory.newest = Some((version, decision.status.clone()));
-        return Ok(());
+        return Ok(false);
     }
     let mut next = canary.clone();
     next.status = Some(decision.status.clone());
@@ -173,10 +180,10 @@ async fn write_status(
             ));
             memory.written = Some(Arc::new(written));
             memory.written_at = Some(now);
-            Ok(())
+            Ok(true)
         }
         // Deleted meanwhile: there is nobody left to tell, and the watch says so next.
-        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
+        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(false),
         Err(err) => Err(Error::write(what(scene), err)),
     }
 }
@@ -220,16 +227,18 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
 /// Backs off for each object by itself, with a different jitter for each.
 pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Context>) -> Action {
     let uid = canary.uid().unwrap_or_default();
-    if let Error::Conflict { .. } = error {
-        debug!(canary = canary.name_any(), error = %error, "looking again");
-        return Action::requeue(Duration::from_millis(100));
-    }
     let failures = context.memories.failed(&uid);
-    warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
-    let backoff =
-        Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
+    let (first, longest) = if let Error::Conflict { .. } = error {
+        debug!(canary = canary.name_any(), failures, error = %error, "looking again");
+        // The change that is in the way comes by the watch, and brings about a look of its own.
+        (Duration::from_millis(100), Duration::from_secs(5))
+    } else {
+        warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
+        (Duration::from_millis(250), LONGEST_BACKOFF)
+    };
+    let backoff = first * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
     let spread = uid.bytes().fold(0u32, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     }) % 250;
-    Action::requeue(backoff.min(LONGEST_BACKOFF) + Duration::from_millis(spread.into()))
+    Action::requeue(backoff.min(longest) + Duration::from_millis(spread.into()))
 }

@@ -5,6 +5,7 @@
 //! it, and when to look again. It is total and reads nothing by itself.
 
 mod checks;
+mod clock;
 mod commands;
 mod decide;
 mod facts;
