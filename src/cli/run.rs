@@ -58,7 +58,7 @@ pub struct RunArgs {
 
     /// How long others wait, after the last sign of a leader, before one of them takes over: whole seconds, 3 or more.
     /// A leader that cannot renew stops writing after two thirds of it.
-    #[arg(long, default_value = "15s", value_parser = lease, value_name = "DURATION")]
+    #[arg(long, default_value = "12s", value_parser = lease, value_name = "DURATION")]
     lease_duration: Timing,
 
     /// Who this replica is, in the Lease and to the API server; by default the pod's name, or else the host's, and a random part.

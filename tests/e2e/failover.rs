@@ -259,7 +259,7 @@ async fn failover_after_a_cut_line_at_each_step(stage: &Stage) -> Result<()> {
 
 /// As it is shipped; and a release that begins while nobody leads has its first weight within 3 s of the lease.
 async fn failover_at_the_default_lease(stage: &Stage) -> Result<()> {
-    with_two(stage, "15s", async |pair| {
+    with_two(stage, "12s", async |pair| {
         let shop = Shop::open(stage, "fo-long").await?;
         shop.canary(json!([{"weight": 20, "hold": "2s"}]), json!({}))
             .await?;
@@ -309,7 +309,7 @@ async fn failover_at_the_default_lease(stage: &Stage) -> Result<()> {
 
 /// SIGTERM gives the lease back.
 async fn failover_on_leaving_is_at_once(stage: &Stage) -> Result<()> {
-    with_two(stage, "15s", async |pair| {
+    with_two(stage, "12s", async |pair| {
         let shop = Shop::open(stage, "fo-leave").await?;
         shop.canary(json!([{"weight": 20, "hold": "4s"}]), json!({}))
             .await?;
@@ -336,7 +336,7 @@ async fn control_plane(
     name: &str,
     disturb: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<()> {
-    with_two(stage, "15s", async |pair| {
+    with_two(stage, "12s", async |pair| {
         let shop = Shop::open(stage, name).await?;
         shop.canary(steps(), json!({})).await?;
         shop.serves().await?;
