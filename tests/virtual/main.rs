@@ -10,6 +10,7 @@ mod histories;
 mod kills;
 mod people;
 mod plane;
+mod planted;
 mod prometheus;
 mod receiver;
 mod releases;

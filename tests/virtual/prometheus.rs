@@ -33,7 +33,6 @@ struct Shared {
     /// The last answer that was whole, and requests by backend that it told of.
     told: Option<(Instant, Instant)>,
     pattern: Option<(String, Regex)>,
-    hung_at: Option<Instant>,
 }
 
 #[derive(Clone, Default)]
@@ -59,13 +58,6 @@ impl Prometheus {
 
     pub fn state(&self) -> State {
         self.shared.lock().unwrap().state
-    }
-
-    /// It hangs, or did when it was last asked.
-    pub fn hung(&self) -> bool {
-        let shared = self.shared.lock().unwrap();
-        let lately = |at: Instant| at.elapsed() < Duration::from_secs(15);
-        shared.state == State::Hangs || shared.hung_at.is_some_and(lately)
     }
 
     pub fn gauge(&self, name: &str, value: f64) {
@@ -168,7 +160,6 @@ impl Source for Prometheus {
                     return Err(QueryError::Unreachable { server, cause });
                 }
                 State::Hangs => {
-                    self.shared.lock().unwrap().hung_at = Some(Instant::now());
                     let after = Duration::from_secs(5);
                     sleep(after).await;
                     return Err(QueryError::Timeout { server, after });

@@ -166,6 +166,25 @@ async fn prometheus_that_is_down_empty_or_odd_holds_the_weight() {
     }
 }
 
+/// Prometheus hangs, and a person's word counts at once.
+#[tokio::test(start_paused = true)]
+async fn an_abort_does_not_wait_for_prometheus() {
+    let mut world = World::new(Setup::default()).await;
+    world.release("v2");
+    world
+        .until(60.0, |world| world.status()["weight"] == 10)
+        .await
+        .unwrap();
+    world.run(4.0).await;
+    world.prometheus.set(State::Hangs);
+    world.run(3.0).await;
+    world.say("abort", "v2", "");
+    world.run(0.5).await;
+    assert_eq!(world.serves("shop"), [("v1".to_owned(), 3)]);
+    world.until(60.0, World::at_rest).await.unwrap();
+    world.assert_right();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_plane_that_says_nothing_holds_the_weight() {
     let mut world = World::new(Setup::default()).await;

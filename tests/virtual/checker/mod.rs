@@ -104,9 +104,7 @@ impl Checker {
     fn patience(&self) -> Duration {
         /// The longest backoff of a reconcile, and a request that timed out before.
         const AFTER_TROUBLE: Duration = Duration::from_secs(80);
-        // A look that waits for Prometheus waits until the query has timed out.
-        let hung = Duration::from_secs(5) * u32::from(self.prometheus.hung());
-        let at_once = Duration::from_secs(2) + self.late + hung;
+        let at_once = Duration::from_secs(2) + self.late;
         if self.calm_since > self.begun && self.calm_since.elapsed() < AFTER_TROUBLE {
             return AFTER_TROUBLE + at_once;
         }
