@@ -76,7 +76,7 @@ impl Setup {
                 "routes": routes,
                 "steps": self.steps,
                 "analysis": self.analysis,
-                "alerts": [{"providerRef": {"name": "oncall"}, "on": EVENTS}],
+                "alerts": [{"providerRef": {"name": "oncall"}, "events": EVENTS}],
             },
         })
     }
