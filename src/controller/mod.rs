@@ -9,6 +9,7 @@ mod error;
 mod gather;
 mod memory;
 mod reconcile;
+mod refusals;
 mod stores;
 
 pub use error::Error;

@@ -1,6 +1,6 @@
 //! One look at one Canary: gather, decide, write the status, act, report.
 
-use super::act::{self, params, what};
+use super::act::{self, params, spread, what};
 use super::gather::Scene;
 use super::memory::Memory;
 use super::{Context, Error, ask};
@@ -32,7 +32,8 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
     let (outcome, reason) = match &result {
         Ok(_) => {
             memory.failures = 0;
-            (Outcome::Done, "")
+            let refused = memory.refusals.take_news();
+            refused.map_or((Outcome::Done, ""), |reason| (Outcome::Failed, reason))
         }
         Err(err) => (Outcome::Failed, err.reason()),
     };
@@ -61,7 +62,7 @@ async fn look(
     let now = context.now();
     let courier = &context.courier;
     let settled = [courier.delivered(uid), courier.abandoned(uid)].concat();
-    let facts = scene.facts(context, answers, settled);
+    let facts = scene.facts(context, memory, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
     write_status(context, &scene, &decision, memory, now).await?;
@@ -86,7 +87,11 @@ async fn look(
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
-    let wait = decision.wake.into_iter().chain(later).min().map(|at| {
+    if !status.release.as_ref().is_some_and(under_way) {
+        memory.refusals.clear_all();
+    }
+    let wakes = [decision.wake, later, memory.refusals.due()];
+    let wait = wakes.into_iter().flatten().min().map(|at| {
         (at - now)
             .to_std()
             .unwrap_or_default()
@@ -185,8 +190,6 @@ pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Contex
     warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
     let backoff =
         Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
-    let spread = uid.bytes().fold(0u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(byte.into())
-    }) % 250;
-    Action::requeue(backoff.min(LONGEST_BACKOFF) + Duration::from_millis(spread.into()))
+    let spread = spread(&canary).to_std().unwrap_or_default();
+    Action::requeue(backoff.min(LONGEST_BACKOFF) + spread)
 }
