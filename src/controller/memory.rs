@@ -20,6 +20,8 @@ pub struct Memory {
     pub routes: HashMap<String, Value>,
     /// Routes that could not be written.
     pub refusals: Refusals,
+    /// What keeps alerts from being delivered, as it was told.
+    pub troubles: Vec<String>,
     /// Reconciles that have failed in a row.
     pub failures: u32,
 }

@@ -78,6 +78,7 @@ async fn look(
     for note in &decision.events {
         publish(context, &canary, note).await;
     }
+    tell_of_alerts(context, &canary, uid, memory).await;
     let origin = Origin {
         namespace: scene.namespace.clone(),
         name: scene.name.clone(),
@@ -177,6 +178,23 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
     if let Err(err) = recorder.publish(&event, &canary.object_ref(&())).await {
         warn!(canary = canary.name_any(), error = %err, "cannot write an event");
     }
+}
+
+/// Says once what keeps alerts from being delivered, for as long as it is the same.
+async fn tell_of_alerts(context: &Context, canary: &Canary, uid: &str, memory: &mut Memory) {
+    let troubles = context.courier.trouble(uid).into_iter();
+    let troubles: Vec<String> = troubles.map(|trouble| trouble.sentence).collect();
+    for sentence in &troubles {
+        if !memory.troubles.contains(sentence) {
+            let note = Note {
+                reason: "AlertNotDelivered",
+                warning: true,
+                message: sentence.clone(),
+            };
+            publish(context, canary, &note).await;
+        }
+    }
+    memory.troubles = troubles;
 }
 
 /// Backs off for each object by itself, with a different jitter for each.
