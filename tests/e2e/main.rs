@@ -10,11 +10,14 @@ mod cost;
 mod data;
 mod examples;
 mod killed;
+mod many;
 mod midway;
 mod operator;
+mod poisoned;
 mod refused;
 mod release;
 mod restore;
+mod secrets;
 mod shop;
 mod testers;
 
@@ -58,7 +61,15 @@ fn main() {
         examples::tests(),
     ]
     .concat();
-    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    let disturbing = [
+        cost::tests(),
+        data::tests(),
+        killed::tests(),
+        many::tests(),
+        poisoned::tests(),
+        secrets::tests(),
+    ]
+    .concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
         let trials = all

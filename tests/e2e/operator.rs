@@ -22,6 +22,16 @@ pub struct Operator {
     child: Mutex<Option<Child>>,
 }
 
+/// What a run of the operator can be given besides.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub prometheus: String,
+    /// As the flag takes it: entries with commas between them.
+    pub allow_egress: String,
+    /// `RUST_LOG`.
+    pub filter: String,
+}
+
 impl Operator {
     /// Installs the definitions and the rights, and starts the operator.
     pub async fn install(world: &World, allow_egress: &str) -> Result<Self> {
@@ -50,15 +60,28 @@ impl Operator {
         Ok(operator)
     }
 
+    /// What it is started with.
+    pub fn setting(&self) -> Setting {
+        Setting {
+            prometheus: self.prometheus.clone(),
+            allow_egress: self.allow_egress.clone(),
+            filter: "info,serin=debug".into(),
+        }
+    }
+
     pub fn start(&self) -> Result<()> {
+        self.start_with(&self.setting())
+    }
+
+    pub fn start_with(&self, setting: &Setting) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(env!("CARGO_BIN_EXE_serin"))
             .args(["run", "--log-format=pretty", "--settle=600ms"])
-            .arg(format!("--prometheus-url={}", self.prometheus))
+            .arg(format!("--prometheus-url={}", setting.prometheus))
             .arg(format!("--listen={}", self.listen))
-            .arg(format!("--allow-egress={}", self.allow_egress))
+            .arg(format!("--allow-egress={}", setting.allow_egress))
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("RUST_LOG", "info,serin=debug")
+            .env("RUST_LOG", &setting.filter)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -66,6 +89,24 @@ impl Operator {
             .context("cannot start the operator")?;
         *self.child.lock().unwrap() = Some(child);
         Ok(())
+    }
+
+    /// Where all its runs log.
+    pub fn log(&self) -> &std::path::Path {
+        &self.log
+    }
+
+    /// What it serves at a path.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let url = format!("http://{}{path}", self.listen);
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2))
+            .build()?
+            .get(url)
+            .send()
+            .await?;
+        Ok(answer.text().await?)
     }
 
     /// `kill -9`: nothing is said, nothing is tidied.
