@@ -342,6 +342,52 @@ fn a_parent_that_refuses_ends_in_a_rollback() {
 }
 
 #[test]
+fn a_route_that_cannot_be_written_is_said_and_the_deadline_holds() {
+    let mut sim = Sim::new(
+        json!([{"weight": 10, "hold": "5s", "deadline": "30s", "onDeadline": "RollBack"}]),
+    );
+    sim.refuse_writes(Some("routes are frozen"));
+    sim.release("v2");
+    sim.run(10);
+    let told = "HTTPRoute shop could not be written: routes are frozen";
+    assert!(sim.message().contains(told), "{}", sim.message());
+    assert!(
+        sim.urgent_writes <= 2,
+        "{} status writes",
+        sim.urgent_writes
+    );
+    sim.run(30);
+    assert_eq!(sim.phase(), Phase::RolledBack, "{}", sim.message());
+    assert!(sim.message().contains(told), "{}", sim.message());
+    assert_eq!(sim.serves(), "v1");
+}
+
+#[test]
+fn a_rollback_that_cannot_be_written_says_so_until_it_is() {
+    let mut sim = Sim::new(steps());
+    sim.errors("v2", 0.2);
+    sim.release("v2");
+    sim.until(|sim| sim.weight() == 10, 10);
+    sim.refuse_writes(Some("routes are frozen"));
+    sim.run(60);
+    assert_eq!(sim.phase(), Phase::RollingBack, "{}", sim.message());
+    assert!(
+        sim.message().contains("failed requests"),
+        "{}",
+        sim.message()
+    );
+    assert!(
+        sim.message().contains("routes are frozen"),
+        "{}",
+        sim.message()
+    );
+    sim.refuse_writes(None);
+    sim.run(10);
+    assert_eq!(sim.phase(), Phase::RolledBack, "{}", sim.message());
+    assert!(!sim.message().contains("frozen"), "{}", sim.message());
+}
+
+#[test]
 fn a_canary_that_loses_its_pods_loses_its_traffic() {
     let mut sim = Sim::new(steps());
     sim.release("v2");

@@ -14,7 +14,13 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Address of a Prometheus, or of another server with its query API. Without it the checks that need one have no data.
-    #[arg(long, env = "SERIN_PROMETHEUS_URL", value_name = "URL")]
+    // Its value may hold a password, which --help would show.
+    #[arg(
+        long,
+        env = "SERIN_PROMETHEUS_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     prometheus_url: Option<String>,
 
     /// How long a query may take.

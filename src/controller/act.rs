@@ -7,13 +7,14 @@ use super::{Context, Error};
 use crate::api::{Canary, CanaryStatus, Command, FINALIZER, MANAGER, Wanted};
 use crate::release::{Effect, wanted};
 use crate::traffic::{self, TrafficError};
+use chrono::TimeDelta;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// How often a route patch is planned anew after someone else wrote first.
 const TRIES: usize = 4;
@@ -54,10 +55,24 @@ async fn shift_all(
     let mut first_error = None;
     for seen in &scene.routes {
         let Some(route) = seen.route.clone() else {
+            memory.refusals.clear(&seen.title);
             continue;
         };
-        if let Err(err) = shift(context, scene, status, seen, route, &wanted, memory).await {
-            first_error.get_or_insert(err);
+        let now = context.now();
+        if memory.refusals.hold_back(&seen.title, &wanted, &route, now) {
+            continue;
+        }
+        match shift(context, scene, status, seen, route.clone(), &wanted, memory).await {
+            Ok(()) => memory.refusals.clear(&seen.title),
+            Err(err @ (Error::Write { .. } | Error::Read { .. } | Error::Traffic { .. })) => {
+                let moment = (context.now(), spread(scene.canary));
+                let title = &seen.title;
+                let failures = memory.refusals.note(title, &wanted, &route, &err, moment);
+                warn!(namespace = scene.namespace, canary = scene.name, failures, error = %err, "a route was not written");
+            }
+            Err(err) => {
+                first_error.get_or_insert(err);
+            }
         }
     }
     first_error.map_or(Ok(()), Err)
@@ -199,6 +214,15 @@ async fn forget(context: &Context, scene: &Scene<'_>, command: &Command) -> Resu
         Err(kube::Error::Api(refused)) if matches!(refused.code, 404 | 422) => Ok(()),
         Err(err) => Err(Error::write(what(scene), err)),
     }
+}
+
+/// What a Canary adds to its waits, so that many do not come back at once.
+pub fn spread(canary: &Canary) -> TimeDelta {
+    let uid = canary.uid().unwrap_or_default();
+    let spread = uid.bytes().fold(0u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    TimeDelta::milliseconds((spread % 250).into())
 }
 
 /// Notes an object of ours as it came back from a write.

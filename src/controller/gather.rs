@@ -105,6 +105,7 @@ impl<'a> Scene<'a> {
     pub fn facts(
         &'a self,
         context: &Context,
+        memory: &Memory,
         answers: Vec<Answer>,
         delivered: Vec<String>,
     ) -> Facts<'a> {
@@ -115,6 +116,7 @@ impl<'a> Scene<'a> {
         let pair = stable.as_ref().zip(candidate.as_ref());
         let routes = self.routes.iter().map(|seen| RouteFact {
             title: seen.title.clone(),
+            unwritten: memory.refusals.told(&seen.title),
             state: self.route_state(context, seen, pair, wanted.as_ref()),
         });
         Facts {

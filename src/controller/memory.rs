@@ -1,6 +1,7 @@
 //! What the operator knows that the caches do not know yet: its own last writes, and samples
 //! that wait to be written. All of it can be lost without harm.
 
+use super::refusals::Refusals;
 use crate::api::{Canary, CanaryStatus, Time};
 use kube::ResourceExt;
 use serde_json::Value;
@@ -17,6 +18,10 @@ pub struct Memory {
     pub newest: Option<(String, CanaryStatus)>,
     /// Routes as our last patches of them came back, by title.
     pub routes: HashMap<String, Value>,
+    /// Routes that could not be written.
+    pub refusals: Refusals,
+    /// What keeps alerts from being delivered, as it was told.
+    pub troubles: Vec<String>,
     /// Reconciles that have failed in a row.
     pub failures: u32,
     /// Whether the Canary was read from the API server in this term; a cache may be behind what the leader before has written.

@@ -1,6 +1,6 @@
 //! One look at one Canary: gather, decide, write the status, act, report.
 
-use super::act::{self, params, what};
+use super::act::{self, params, spread, what};
 use super::gather::Scene;
 use super::lease::{NotLeading, Term};
 use super::memory::Memory;
@@ -46,7 +46,8 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
     let (outcome, reason) = match &result {
         Ok(_) => {
             memory.failures = 0;
-            (Outcome::Done, "")
+            let refused = memory.refusals.take_news();
+            refused.map_or((Outcome::Done, ""), |reason| (Outcome::Failed, reason))
         }
         Err(err) => (Outcome::Failed, err.reason()),
     };
@@ -82,7 +83,7 @@ async fn look(
     let now = context.now();
     let courier = &context.courier;
     let settled = [courier.delivered(uid), courier.abandoned(uid)].concat();
-    let facts = scene.facts(context, answers, settled);
+    let facts = scene.facts(context, memory, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
     let written = write_status(context, &scene, &decision, memory, now).await?;
@@ -98,6 +99,8 @@ async fn look(
     for note in &decision.events {
         term.guard(publish(context, &canary, note)).await?;
     }
+    term.guard(tell_of_alerts(context, &canary, uid, memory))
+        .await?;
     let origin = Origin {
         namespace: scene.namespace.clone(),
         name: scene.name.clone(),
@@ -112,7 +115,11 @@ async fn look(
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
-    let wait = decision.wake.into_iter().chain(later).min().map(|at| {
+    if !status.release.as_ref().is_some_and(under_way) {
+        memory.refusals.clear_all();
+    }
+    let wakes = [decision.wake, later, memory.refusals.due()];
+    let wait = wakes.into_iter().flatten().min().map(|at| {
         (at - now)
             .to_std()
             .unwrap_or_default()
@@ -224,6 +231,23 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
     }
 }
 
+/// Says once what keeps alerts from being delivered, for as long as it is the same.
+async fn tell_of_alerts(context: &Context, canary: &Canary, uid: &str, memory: &mut Memory) {
+    let troubles = context.courier.trouble(uid).into_iter();
+    let troubles: Vec<String> = troubles.map(|trouble| trouble.sentence).collect();
+    for sentence in &troubles {
+        if !memory.troubles.contains(sentence) {
+            let note = Note {
+                reason: "AlertNotDelivered",
+                warning: true,
+                message: sentence.clone(),
+            };
+            publish(context, canary, &note).await;
+        }
+    }
+    memory.troubles = troubles;
+}
+
 /// Backs off for each object by itself, with a different jitter for each.
 pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Context>) -> Action {
     let uid = canary.uid().unwrap_or_default();
@@ -237,8 +261,6 @@ pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Contex
         (Duration::from_millis(250), LONGEST_BACKOFF)
     };
     let backoff = first * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
-    let spread = uid.bytes().fold(0u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(byte.into())
-    }) % 250;
-    Action::requeue(backoff.min(longest) + Duration::from_millis(spread.into()))
+    let spread = spread(&canary).to_std().unwrap_or_default();
+    Action::requeue(backoff.min(longest) + spread)
 }

@@ -56,6 +56,18 @@ pub struct RouteFact {
     /// As people say it: `HTTPRoute checkout`.
     pub title: String,
     pub state: RouteState,
+    /// Why the newest write of what the status wants has failed, more than once in a row.
+    pub unwritten: Option<String>,
+}
+
+/// That a route does not carry what it should because it could not be written, as a sentence.
+pub(super) fn unwritten(route: &RouteFact) -> Option<String> {
+    match (&route.state, &route.unwritten) {
+        (RouteState::Found { carries: false, .. }, Some(why)) => {
+            Some(format!("{} could not be written: {why}", route.title))
+        }
+        (RouteState::Found { .. } | RouteState::Missing, _) => None,
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! A step: its clock, what it waits for, and when it is left.
 
 use super::decide::{Turn, wanted};
-use super::facts::{Acceptance, RouteState};
+use super::facts::{Acceptance, RouteState, unwritten};
 use super::plan::{Plan, PlannedStep};
 use crate::api::{
     AlertEvent, OnDeadline, Outcome, Release, Stage, StepStatus, Time, Verdict, span_text,
@@ -308,6 +308,9 @@ impl Turn<'_> {
                     acceptance: Acceptance::Refused(why),
                     ..
                 } => Some(format!("{}: {why}", route.title)),
+                RouteState::Found { carries: false, .. } if route.unwritten.is_some() => {
+                    unwritten(route)
+                }
                 RouteState::Found {
                     carries: true,
                     acceptance: Acceptance::Pending(who),

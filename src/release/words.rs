@@ -2,7 +2,7 @@
 
 use super::RouteState;
 use super::decide::{Turn, under_way, wanted};
-use super::facts::Acceptance;
+use super::facts::{Acceptance, unwritten};
 use super::plan::PlannedStep;
 use super::steps::Wait;
 use crate::api::{
@@ -105,7 +105,11 @@ impl Turn<'_> {
     fn busy_words(&self, release: &Release) -> (Phase, String) {
         let reason = release.reason.clone().unwrap_or_default();
         match release.stage {
-            Stage::Restoring => (Phase::RollingBack, reason),
+            Stage::Restoring => {
+                let kept = self.facts.routes.iter().find_map(unwritten);
+                let kept = kept.map_or_else(String::new, |why| format!("; {why}"));
+                (Phase::RollingBack, format!("{reason}{kept}"))
+            }
             Stage::Promoting => {
                 let wait = self.wait.as_ref().map_or_else(String::new, |wait| {
                     format!("; waiting for {}", awaited(wait))
@@ -296,6 +300,9 @@ impl Turn<'_> {
                     );
                 }
                 RouteState::Found { .. } => {}
+            }
+            if let Some(told) = unwritten(route) {
+                return (ConditionStatus::False, "NotWritten", told);
             }
         }
         for route in &self.facts.routes {

@@ -14,11 +14,14 @@ mod examples;
 mod failover;
 mod killed;
 mod line;
+mod many;
 mod midway;
 mod operator;
+mod poisoned;
 mod refused;
 mod release;
 mod restore;
+mod secrets;
 mod shop;
 mod testers;
 
@@ -68,6 +71,9 @@ fn main() {
         data::tests(),
         killed::tests(),
         chart::disturbing(),
+        many::tests(),
+        poisoned::tests(),
+        secrets::tests(),
         failover::tests(),
     ]
     .concat();

@@ -25,6 +25,16 @@ pub struct Operator {
     child: Mutex<Option<Child>>,
 }
 
+/// What a run of the operator can be given besides.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub prometheus: String,
+    /// As the flag takes it: entries with commas between them.
+    pub allow_egress: String,
+    /// `RUST_LOG`.
+    pub filter: String,
+}
+
 impl Operator {
     /// Installs the definitions and the rights, and starts the operator.
     pub async fn install(world: &World, allow_egress: &str) -> Result<Self> {
@@ -72,18 +82,31 @@ impl Operator {
         })
     }
 
+    /// What it is started with.
+    pub fn setting(&self) -> Setting {
+        Setting {
+            prometheus: self.prometheus.clone(),
+            allow_egress: self.allow_egress.clone(),
+            filter: "info,serin=debug".into(),
+        }
+    }
+
     pub fn start(&self) -> Result<()> {
+        self.start_with(&self.setting())
+    }
+
+    pub fn start_with(&self, setting: &Setting) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(env!("CARGO_BIN_EXE_serin"))
             .args(["run", "--log-format=pretty", "--settle=600ms"])
             .args(["--leader-election", "--lease-namespace=serin-system"])
             .arg(format!("--lease-duration={}", self.lease))
             .arg(format!("--identity={}", self.identity))
-            .arg(format!("--prometheus-url={}", self.prometheus))
+            .arg(format!("--prometheus-url={}", setting.prometheus))
             .arg(format!("--listen={}", self.listen))
-            .arg(format!("--allow-egress={}", self.allow_egress))
+            .arg(format!("--allow-egress={}", setting.allow_egress))
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("RUST_LOG", "info,serin=debug")
+            .env("RUST_LOG", &setting.filter)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -118,6 +141,11 @@ impl Operator {
     /// SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         signal(self.pid().context("it does not run")?, Signal::CONT)
+    }
+
+    /// Where all its runs log.
+    pub fn log(&self) -> &std::path::Path {
+        &self.log
     }
 
     /// What it serves at a path.

@@ -42,11 +42,7 @@ impl<'a> Shop<'a> {
         versions: &[(&str, &str)],
         edit: impl FnOnce(&mut Value),
     ) -> Result<Shop<'a>> {
-        let shop = Self {
-            stage,
-            namespace: namespace.into(),
-            begun: Instant::now(),
-        };
+        let shop = Self::at(stage, namespace);
         stage.world.namespace(namespace).await?;
         for (name, tag) in versions {
             stage
@@ -71,6 +67,15 @@ impl<'a> Shop<'a> {
             shop.available(name).await?;
         }
         Ok(shop)
+    }
+
+    /// What there is in a namespace.
+    pub fn at(stage: &'a Stage, namespace: &str) -> Shop<'a> {
+        Self {
+            stage,
+            namespace: namespace.into(),
+            begun: Instant::now(),
+        }
     }
 
     pub fn host(&self) -> String {

@@ -31,6 +31,7 @@ pub struct Sim {
     stable: Backend,
     candidate: Option<Backend>,
     refuses: Option<Option<String>>,
+    unwritten: Option<String>,
     endpoints: bool,
     prometheus: bool,
     errors: BTreeMap<String, f64>,
@@ -88,6 +89,7 @@ impl Sim {
             stable: backend("v1"),
             candidate: None,
             refuses: None,
+            unwritten: None,
             endpoints: true,
             prometheus: true,
             errors: BTreeMap::new(),
@@ -151,6 +153,11 @@ impl Sim {
     /// What parents say of a split: nothing, or why they refuse it.
     pub fn accept(&mut self, refusal: Option<&str>) {
         self.refuses = Some(refusal.map(str::to_owned));
+    }
+
+    /// From now on the API server refuses writes of the route, for this reason; with none, no more.
+    pub fn refuse_writes(&mut self, why: Option<&str>) {
+        self.unwritten = why.map(str::to_owned);
     }
 
     /// Someone puts the route back by hand.
@@ -257,6 +264,7 @@ impl Sim {
         };
         let routes = vec![RouteFact {
             title: "HTTPRoute shop".into(),
+            unwritten: self.unwritten.clone(),
             state: RouteState::Found {
                 uid: "1".into(),
                 survey: Ok(record),
@@ -309,6 +317,7 @@ impl Sim {
             Effect::Hold => self.held = true,
             Effect::LetGo => self.held = false,
             Effect::Forget(command) => self.commands.retain(|c| *c != command),
+            Effect::Shift if self.unwritten.is_some() => {}
             Effect::Shift => {
                 let Some((wants, _, candidate)) = wanted(&self.status) else {
                     return;
