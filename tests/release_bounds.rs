@@ -184,6 +184,20 @@ fn what_others_say_is_cut_off_and_shown_plainly() {
 }
 
 #[test]
+fn a_check_that_stands_in_a_status_many_times_is_one() {
+    let at = "2026-01-01T00:00:50Z";
+    let checks: Vec<Value> = ["errorRate", "gone", "errorRate"]
+        .map(|name| json!({"name": name, "verdict": "NoHarm", "message": "", "at": at}))
+        .to_vec();
+    let release = look(&status("/release/checks", json!(checks)))
+        .status
+        .release
+        .unwrap();
+    let names: Vec<&str> = release.checks.iter().map(|check| &*check.name).collect();
+    assert_eq!(names, ["errorRate"]);
+}
+
+#[test]
 fn a_very_long_annotation_is_obeyed_once_and_removed() {
     let mut status = status("/release/counters", Value::Null);
     let spec = spec();

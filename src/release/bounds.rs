@@ -11,6 +11,7 @@ use crate::api::{
 use chrono::TimeDelta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// The longest text that is written into a status, in bytes of JSON.
 pub(super) const TEXT: usize = 1_024;
@@ -145,6 +146,8 @@ fn trim_release(release: &mut Release) {
         check.name == super::checks::ERROR_RATE || metrics.iter().any(|m| m.name == check.name)
     };
     checks.retain(known);
+    let mut names = BTreeSet::new();
+    checks.retain(|check| names.insert(check.name.clone()));
     for check in checks {
         clip(&mut check.message, TEXT);
         check
