@@ -45,6 +45,7 @@ fn status(pointer: &str, value: Value) -> CanaryStatus {
             "revision": revision("v2"), "candidate": backend("v2"), "startedAt": at, "stage": "Stepping",
             "plan": {"steps": [{"weight": 10, "hold": "1m"}, {"weight": 50, "hold": "1m"}], "analysis": {"errorRate": {"vsStable": {}}}},
             "step": {"index": 0, "enteredAt": at, "acceptedAt": at, "clockSince": at, "clockMillis": 0, "pausedMillis": 0, "samples": 1},
+            "approved": [],
             "checks": [{"name": "errorRate", "verdict": "NoHarm", "message": "", "at": at}],
             "counters": {"at": at, "series": {}},
         },
@@ -133,6 +134,8 @@ fn no_time_and_no_number_in_a_status_overflows() {
 fn a_plan_that_cannot_be_read_takes_traffic_back() {
     for plan in [
         json!({"steps": [], "analysis": {}}),
+        json!({"steps": [{"weight": -1}], "analysis": {}}),
+        json!(7),
         json!({"steps": [{"hold": "for ever"}], "analysis": {}}),
     ] {
         let release = look(&status("/release/plan", plan)).status.release.unwrap();
@@ -195,6 +198,28 @@ fn a_check_that_stands_in_a_status_many_times_is_one() {
         .unwrap();
     let names: Vec<&str> = release.checks.iter().map(|check| &*check.name).collect();
     assert_eq!(names, ["errorRate"]);
+}
+
+#[test]
+fn a_status_of_a_megabyte_and_a_half_shrinks_to_its_bounds() {
+    let at = "2026-01-01T00:00:50Z";
+    let alert = json!({"id": "🐤".repeat(50), "provider": "oncall", "event": "Started", "at": at, "revision": "", "message": "x".repeat(400)});
+    let zero = json!({"requests": 0, "failed": 0});
+    let mut large =
+        serde_json::to_value(status("/release/approved", json!(vec![1; 10_000]))).unwrap();
+    large["outbox"] = json!(vec![alert; 2_500]);
+    large["release"]["timeline"] = json!(vec![
+        json!({"at": at, "weight": 255, "canary": zero, "stable": zero});
+        3_000
+    ]);
+    large["release"]["checks"] = json!(vec![
+        json!({"name": "errorRate", "verdict": "NoHarm", "message": "", "at": at});
+        1_000
+    ]);
+    assert!(large.to_string().len() > 1_500_000);
+    let written = look(&serde_json::from_value(large).unwrap()).status;
+    let bytes = serde_json::to_vec(&written).unwrap().len();
+    assert!(bytes < 64 << 10, "{bytes} bytes");
 }
 
 #[test]

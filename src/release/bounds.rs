@@ -157,6 +157,8 @@ fn trim_release(release: &mut Release) {
             .for_each(|text| clip(text, QUANTITY));
     }
     approved.retain(|step| *step as usize <= plan.steps.len());
+    approved.sort_unstable();
+    approved.dedup();
     timeline.drain(..timeline.len().saturating_sub(POINTS));
 }
 
