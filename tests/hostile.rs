@@ -354,6 +354,7 @@ fn statuses() -> Rows {
         shown("`release.step.clockMillis: -9223372036854775808`", &|s| {
             s["release"]["step"]["clockMillis"] = json!(i64::MIN)
         }),
+        shown("`release.plan: 7`", &|s| s["release"]["plan"] = json!(7)),
         shown(
             "a check that says `Harm`",
             &|s| s["release"]["checks"] = json!([{"name": "errorRate", "verdict": "Harm", "message": "because", "at": now()}]),
