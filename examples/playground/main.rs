@@ -85,7 +85,8 @@ async fn start_operator(world: &World, receiver: &Receiver) -> Result<Operator> 
             .await
             .with_context(|| format!("crds/{name}"))?;
     }
-    let manifest = include_str!("../../deploy/serin.yaml");
+    // All but the Deployment: the process below stands for its pods.
+    let manifest = include_str!("../../deploy/install.yaml");
     let rights: Vec<&str> = manifest
         .split("\n---\n")
         .filter(|doc| !doc.contains("kind: Deployment"))
@@ -111,7 +112,7 @@ async fn start_operator(world: &World, receiver: &Receiver) -> Result<Operator> 
         .context("cannot start the operator")?;
     view::progress(
         "serin",
-        "the operator runs with the rights of deploy/serin.yaml",
+        "the operator runs with the rights of deploy/install.yaml",
     );
     Ok(Operator(child))
 }

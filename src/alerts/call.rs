@@ -53,6 +53,8 @@ pub enum CallError {
     Broken { host: String },
     #[error("the request has {bytes} bytes of body and headers, more than {limit}")]
     TooLarge { bytes: usize, limit: usize },
+    #[error("another replica sends it")]
+    Withheld,
 }
 
 impl CallError {
@@ -66,6 +68,7 @@ impl CallError {
             Self::TimedOut { .. } => "TimedOut",
             Self::Broken { .. } => "ConnectionBroken",
             Self::TooLarge { .. } => "RequestTooLarge",
+            Self::Withheld => "Withheld",
         }
     }
 }

@@ -93,6 +93,12 @@ impl Courier {
         self.desk().forget(uid);
     }
 
+    /// Puts everything down and calls off what is in flight, as when another operator takes over.
+    pub fn start_afresh(&self) {
+        self.desk().start_afresh();
+        self.0.bell.notify_one();
+    }
+
     /// Ids of delivered alerts, to be taken out of the outbox in status. Told until a post without them.
     #[must_use]
     pub fn delivered(&self, uid: &str) -> Vec<String> {
@@ -135,9 +141,16 @@ impl<N: Fn(&Origin)> Round<N> {
     async fn run(self) {
         let mut attempts = JoinSet::new();
         let mut jobs: HashMap<Id, Job> = HashMap::new();
+        let mut fresh_starts = 0;
         loop {
             let (due, wake) = {
                 let mut desk = self.courier.desk();
+                if desk.fresh_starts() != fresh_starts {
+                    fresh_starts = desk.fresh_starts();
+                    // Dropped, its tasks end.
+                    attempts = JoinSet::new();
+                    jobs.clear();
+                }
                 (desk.take(Instant::now()), desk.wake())
             };
             for job in due {

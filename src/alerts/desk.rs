@@ -79,6 +79,8 @@ pub struct Desk {
     ledgers: BTreeMap<String, Ledger>,
     flying: BTreeMap<String, usize>,
     tally: Tally,
+    /// How often everything was put down.
+    fresh_starts: u64,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,20 @@ impl Desk {
             ledgers: BTreeMap::new(),
             flying: BTreeMap::new(),
             tally: Tally::default(),
+            fresh_starts: 0,
         }
+    }
+
+    /// Puts everything down: outboxes are posted anew by whoever goes on.
+    pub fn start_afresh(&mut self) {
+        self.ledgers.clear();
+        self.flying.clear();
+        self.fresh_starts += 1;
+    }
+
+    /// Grows by one with each [`Self::start_afresh`]; what is in flight from before is to be called off.
+    pub fn fresh_starts(&self) -> u64 {
+        self.fresh_starts
     }
 
     /// Takes over an outbox as it stands in status now.

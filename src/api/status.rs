@@ -248,6 +248,9 @@ pub struct StepStatus {
     /// That was said.
     #[serde(default, skip_serializing_if = "is_default")]
     pub blind_told: bool,
+    /// A person was asked for approval.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub asked: bool,
 }
 
 /// Requests of one version, and how many of them failed.

@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the custom resource definitions as YAML.
     Crds(crds::CrdsArgs),
 }
@@ -29,7 +29,7 @@ enum Command {
 /// Whatever kept the command from being carried out, as a sentence for the terminal.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Crds(args) => crds::run(&args),
     }
 }

@@ -1,6 +1,7 @@
 //! `serin run`: the operator.
 
 use crate::alerts::{Allowed, Egress};
+use crate::controller::lease::{Election, Timing, random};
 use crate::controller::{self, Settings};
 use crate::metrics::Prometheus;
 use crate::telemetry::{self, LogFormat};
@@ -43,6 +44,28 @@ pub struct RunArgs {
     )]
     listen: SocketAddr,
 
+    /// Stand for election, so that of several replicas one acts. Without it the operator must be alone.
+    #[arg(long, env = "SERIN_LEADER_ELECTION")]
+    leader_election: bool,
+
+    /// Namespace of the Lease; by default the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// Name of the Lease.
+    #[arg(long, default_value = "serin", value_name = "NAME")]
+    lease_name: String,
+
+    /// How long others wait, after the last sign of a leader, before one of them takes over: whole seconds, 3 or more.
+    /// A leader that cannot renew stops writing after two thirds of it.
+    #[arg(long, default_value = "12s", value_parser = lease, value_name = "DURATION")]
+    lease_duration: Timing,
+
+    /// Who this replica is, in the Lease and to the API server; by default the pod's name, or else the host's, and a random part.
+    /// No two processes that run at once may have the same.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+
     /// Form of the log on standard error.
     #[arg(long, env = "SERIN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
@@ -50,6 +73,32 @@ pub struct RunArgs {
 
 fn span(text: &str) -> Result<TimeDelta, crate::api::QuantityError> {
     crate::api::Span::new(text).parse()
+}
+
+fn lease(text: &str) -> Result<Timing, String> {
+    let span = span(text).map_err(|err| err.to_string())?;
+    let duration = span.to_std().unwrap_or_default();
+    if duration < Timing::SHORTEST || duration.subsec_nanos() != 0 {
+        return Err(format!(
+            "{text} is not a whole number of seconds, {} or more",
+            Timing::SHORTEST.as_secs()
+        ));
+    }
+    Ok(Timing::lasting(duration))
+}
+
+/// A name that no other process has.
+fn own_name() -> String {
+    let host = || {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        name.or_else(|| std::env::var("HOSTNAME").ok())
+    };
+    let name = std::env::var("POD_NAME").ok().or_else(host);
+    let name = name
+        .as_deref()
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    format!("{}_{:016x}", name.unwrap_or("serin"), random())
 }
 
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -78,7 +127,18 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let config = kube::Config::infer()
         .await
         .context("cannot find out how to reach the API server")?;
+    let identity = args.identity.unwrap_or_else(own_name);
+    let election = args.leader_election.then(|| Election {
+        namespace: args
+            .lease_namespace
+            .unwrap_or_else(|| config.default_namespace.clone()),
+        name: args.lease_name,
+        identity: identity.clone(),
+        timing: args.lease_duration,
+    });
     let settings = Settings {
+        identity,
+        election,
         prometheus,
         egress,
         settle: args.settle,

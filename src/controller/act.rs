@@ -102,10 +102,10 @@ async fn shift(
             }
         };
         debug!(route = seen.title, patch = %serde_json::to_string(&change.patch).unwrap_or_default(), "patching");
-        match api
-            .patch(&seen.name, &params(), &Patch::Json::<()>(change.patch))
-            .await
-        {
+        let options = params();
+        let patch = Patch::Json::<()>(change.patch);
+        let write = api.patch(&seen.name, &options, &patch);
+        match scene.term.guard(write).await? {
             Ok(written) => {
                 context.numbers.wrote("route");
                 info!(route = seen.title, namespace = scene.namespace, canary = scene.name, wanted = ?wanted, "route written");
@@ -147,8 +147,8 @@ async fn put_finalizer(
     memory: &mut Memory,
     on: bool,
 ) -> Result<(), Error> {
-    let current = memory.written.clone();
-    let canary = current.as_deref().unwrap_or(scene.canary);
+    // Our last write may be older than what was read, where the answer to a later one was lost.
+    let canary = memory.newer(scene.canary);
     let mut finalizers: Vec<&str> = canary
         .finalizers()
         .iter()
@@ -163,10 +163,9 @@ async fn put_finalizer(
         "finalizers": finalizers,
     }});
     let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
-    match api
-        .patch(&scene.name, &params(), &Patch::Merge(patch))
-        .await
-    {
+    let (options, patch) = (params(), Patch::Merge(patch));
+    let write = api.patch(&scene.name, &options, &patch);
+    match scene.term.guard(write).await? {
         Ok(written) => {
             context.numbers.wrote("finalizer");
             remember(memory, written);
@@ -189,10 +188,9 @@ async fn forget(context: &Context, scene: &Scene<'_>, command: &Command) -> Resu
         PatchOperation::Remove(RemoveOperation { path }),
     ]);
     let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
-    match api
-        .patch(&scene.name, &params(), &Patch::Json::<()>(patch))
-        .await
-    {
+    let (options, patch) = (params(), Patch::Json::<()>(patch));
+    let write = api.patch(&scene.name, &options, &patch);
+    match scene.term.guard(write).await? {
         Ok(_) => {
             context.numbers.wrote("annotation");
             Ok(())

@@ -3,25 +3,60 @@
 use super::Context;
 use super::gather::Scene;
 use crate::analysis::{Gap, Measured, Reading};
-use crate::api::{Backend, Time};
+use crate::api::{Backend, Canary, Time, Verb};
 use crate::metrics::{self, RouteTarget, Source, Variables};
-use crate::release::{Answer, Plan, Question, questions};
+use crate::release::{Answer, Plan, Question, questions, under_way};
 use crate::telemetry::Outcome;
 use chrono::TimeDelta;
 use futures::future::join_all;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use std::time::Duration;
 
-/// Asks what is due and answers it.
+/// How often it is looked, while an answer is awaited, whether there is still time for it.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Asks what is due and answers it. What a person has stopped is not asked about: a source that hangs must
+/// not keep traffic where nobody wants it.
 pub async fn answers(context: &Context, scene: &Scene<'_>, now: Time) -> Vec<Answer> {
     let Some(source) = &context.source else {
         return Vec::new();
     };
     let asked = questions(&scene.canary.spec, scene.status, now);
-    join_all(
-        asked
-            .into_iter()
-            .map(|question| answer(context, &**source, scene, question, now)),
-    )
-    .await
+    if asked.is_empty() || stopped(scene.canary, scene) {
+        return Vec::new();
+    }
+    let all = asked
+        .into_iter()
+        .map(|question| answer(context, &**source, scene, question, now));
+    tokio::select! {
+        answers = join_all(all) => answers,
+        () = until_stopped(context, scene) => Vec::new(),
+    }
+}
+
+async fn until_stopped(context: &Context, scene: &Scene<'_>) {
+    let reference = ObjectRef::from_obj(scene.canary);
+    loop {
+        tokio::time::sleep(GLANCE).await;
+        let newest = context.canaries.get(&reference);
+        if newest.is_none_or(|newest| stopped(&newest, scene)) {
+            return;
+        }
+    }
+}
+
+/// Whether an object says by itself that the release under way must stop.
+fn stopped(canary: &Canary, scene: &Scene<'_>) -> bool {
+    let Some(release) = scene.status.release.as_ref().filter(|r| under_way(r)) else {
+        return false;
+    };
+    let target = canary.spec.target.backend.clone();
+    let target = target.map(|backend| backend.within(&scene.namespace).revision());
+    let abort = canary.annotations().get(Verb::Abort.annotation());
+    canary.metadata.deletion_timestamp.is_some()
+        || target.is_some_and(|target| target != release.revision)
+        || abort == Some(&release.revision)
 }
 
 async fn answer(

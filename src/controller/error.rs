@@ -1,5 +1,6 @@
 //! Why a reconcile did not come to its end.
 
+use super::lease::NotLeading;
 use crate::traffic::TrafficError;
 use thiserror::Error;
 
@@ -22,6 +23,8 @@ pub enum Error {
     Traffic { title: String, error: TrafficError },
     #[error("the object has no {0}")]
     Incomplete(&'static str),
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
 }
 
 impl Error {
@@ -45,6 +48,7 @@ impl Error {
             Self::Read { .. } => "ReadFailed",
             Self::Traffic { error, .. } => error.reason(),
             Self::Incomplete(_) => "Incomplete",
+            Self::NotLeading(_) => "NotLeading",
         }
     }
 }

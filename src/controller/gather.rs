@@ -1,6 +1,7 @@
 //! The facts that a decision rests on: the only reads.
 
 use super::Context;
+use super::lease::Term;
 use super::memory::Memory;
 use super::stores::route_resource;
 use crate::api::{
@@ -38,6 +39,8 @@ pub struct Scene<'a> {
     pub namespace: String,
     pub status: &'a CanaryStatus,
     pub routes: Vec<Seen>,
+    /// In which it was read. No write after its end.
+    pub term: &'a Term,
 }
 
 impl<'a> Scene<'a> {
@@ -46,6 +49,7 @@ impl<'a> Scene<'a> {
         canary: &'a Canary,
         status: &'a CanaryStatus,
         memory: &Memory,
+        term: &'a Term,
     ) -> Self {
         let namespace = canary.namespace().unwrap_or_default();
         let routes = named(&canary.spec, status)
@@ -71,6 +75,7 @@ impl<'a> Scene<'a> {
             namespace,
             status,
             routes,
+            term,
         }
     }
 

@@ -19,44 +19,79 @@ pub struct Memory {
     pub routes: HashMap<String, Value>,
     /// Reconciles that have failed in a row.
     pub failures: u32,
+    /// Whether the Canary was read from the API server in this term; a cache may be behind what the leader before has written.
+    pub caught_up: bool,
 }
 
-/// One memory for each Canary, by UID.
+/// One memory for each Canary, by UID. A new term begins with none.
 #[derive(Debug, Default)]
-pub struct Memories(Mutex<HashMap<String, Memory>>);
+pub struct Memories(Mutex<OfTerm>);
+
+#[derive(Debug, Default)]
+struct OfTerm {
+    term: u64,
+    memories: HashMap<String, Memory>,
+}
 
 impl Memories {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
-        // A panic while the lock was held leaves a map that is whole: each change is one insertion.
+    fn lock(&self) -> MutexGuard<'_, OfTerm> {
+        // A panic while the lock was held leaves a map that is whole: each change is one insertion or removal.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn of(&self, uid: &str) -> Memory {
-        self.lock().get(uid).cloned().unwrap_or_default()
+    pub fn of(&self, uid: &str, term: u64) -> Memory {
+        let mut known = self.lock();
+        if known.term < term {
+            known.memories.clear();
+            known.term = term;
+        }
+        known.memories.get(uid).cloned().unwrap_or_default()
     }
 
-    pub fn keep(&self, uid: &str, memory: Memory) {
-        self.lock().insert(uid.to_owned(), memory);
+    /// What a term that is over has left is not kept.
+    pub fn keep(&self, uid: &str, term: u64, memory: Memory) {
+        let mut known = self.lock();
+        if known.term == term {
+            known.memories.insert(uid.to_owned(), memory);
+        }
+    }
+
+    /// Drops all: they are of no use to a replica that does not lead.
+    pub fn drop_all(&self) {
+        self.lock().memories.clear();
     }
 
     /// Counts a failure and says how many there were in a row.
     pub fn failed(&self, uid: &str) -> u32 {
-        let mut memories = self.lock();
-        let memory = memories.entry(uid.to_owned()).or_default();
+        let mut known = self.lock();
+        let memory = known.memories.entry(uid.to_owned()).or_default();
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     }
 
     /// Forgets those that are gone, once they are many.
     pub fn tidy(&self, count: usize, alive: impl Fn(&str) -> bool) {
-        let mut memories = self.lock();
-        if memories.len() > count + 64 {
-            memories.retain(|uid, _| alive(uid));
+        let mut known = self.lock();
+        if known.memories.len() > count + 64 {
+            known.memories.retain(|uid, _| alive(uid));
         }
     }
 }
 
 impl Memory {
+    /// The newer of an object as it was read and our own last write of it.
+    pub fn newer<'a>(&'a self, read: &'a Canary) -> &'a Canary {
+        match self.written.as_deref() {
+            Some(written)
+                if version(written.resource_version().as_deref())
+                    > version(read.resource_version().as_deref()) =>
+            {
+                written
+            }
+            _ => read,
+        }
+    }
+
     /// The newer of the cached object and our own last write of it, with the newest status.
     pub fn freshest(&self, cached: Arc<Canary>) -> (Arc<Canary>, CanaryStatus) {
         let canary = match &self.written {

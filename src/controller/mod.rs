@@ -7,6 +7,7 @@ mod act;
 mod ask;
 mod error;
 mod gather;
+pub mod lease;
 mod memory;
 mod reconcile;
 mod stores;
@@ -18,18 +19,24 @@ use crate::api::{Canary, MANAGER, Time};
 use crate::metrics::{Prometheus, Source};
 use crate::telemetry::{self, Health, Numbers};
 use anyhow::Context as _;
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
 use chrono::TimeDelta;
-use futures::StreamExt;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt};
 use kube::runtime::controller::{Config as ControllerConfig, Controller};
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Config};
+pub use lease::Leadership;
+use lease::{Election, Gated};
 use memory::Memories;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stores::Stores;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::{error, info};
 
@@ -41,6 +48,10 @@ pub struct Settings {
     /// How long a data plane may take from accepting to splitting; by default what its profile says.
     pub settle: Option<TimeDelta>,
     pub listen: SocketAddr,
+    /// Who this replica is, in requests to the API server.
+    pub identity: String,
+    /// Where it stands for election; without one it must be alone.
+    pub election: Option<Election>,
 }
 
 /// All of the world that the operator touches. Tests put another world in its place.
@@ -55,6 +66,8 @@ pub struct Surroundings {
     pub directory: Arc<dyn Directory>,
     pub wire: Arc<dyn Wire>,
     pub clock: Clock,
+    /// Whether this replica may act; the others only watch.
+    pub leadership: Leadership,
 }
 
 /// The only clock of the operator's decisions.
@@ -78,6 +91,9 @@ struct Context {
     memories: Memories,
     numbers: Arc<Numbers>,
     clock: Clock,
+    leadership: Leadership,
+    /// Done when the operator has been told to stop.
+    stop: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Context {
@@ -95,6 +111,14 @@ const CONCURRENCY: u16 = 32;
 /// When it cannot listen, or cannot make a client of the configuration.
 pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
     let host = config.cluster_url.host().map(str::to_owned);
+    // The audit log tells replicas apart by it.
+    let agent = format!(
+        "serin/{} ({})",
+        env!("CARGO_PKG_VERSION"),
+        settings.identity
+    );
+    let agent = HeaderValue::from_str(&agent).context("--identity")?;
+    config.headers.push((USER_AGENT, agent));
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(10));
     let watching = client(&config)?;
@@ -109,6 +133,13 @@ pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", settings.listen))?;
     let server = tokio::spawn(telemetry::serve(listener, health.clone(), numbers.clone()));
+    let (leadership, candidacy) = match settings.election {
+        Some(election) => {
+            let (leadership, candidacy) = election.stand(&watching, client.clone(), health.clone());
+            (leadership, Some(candidacy))
+        }
+        None => (Leadership::always(), None),
+    };
     let surroundings = Surroundings {
         watching,
         directory: Arc::new(Cluster::new(client.clone())),
@@ -119,8 +150,12 @@ pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
         settle: settings.settle,
         wire: Arc::new(caller),
         clock: Arc::new(wall_clock),
+        leadership,
     };
     operate(surroundings, health, numbers, stop_signal()).await;
+    if let Some(candidacy) = candidacy {
+        candidacy.resign().await;
+    }
     server.abort();
     info!("stopped");
     Ok(())
@@ -145,13 +180,16 @@ pub async fn operate(
         directory,
         wire,
         clock,
+        leadership,
     } = surroundings;
+    let stop = stop.boxed().shared();
     let (stores, watches) = Stores::watch(&watching);
     let (news, deliveries) = tokio::sync::mpsc::unbounded_channel();
     let tell = move |origin: &Origin| {
         // The receiver is gone only when the controller is, and then nobody is to be told.
         let _ = news.send(origin.clone());
     };
+    let wire = Arc::new(Gated::new(wire, leadership.clone()));
     let (courier, delivering) = Courier::start(directory, wire, Pace::default(), tell);
     let reporter = Reporter {
         controller: MANAGER.into(),
@@ -176,17 +214,22 @@ pub async fn operate(
         memories: Memories::default(),
         numbers,
         clock,
+        leadership,
+        stop: stop.clone(),
     });
+    let (begin, terms) = tokio::sync::mpsc::unbounded_channel();
+    let following = tokio::spawn(follow(context.clone(), begin));
     let stores = context.stores.clone();
     tokio::spawn(async move {
         stores.filled().await;
         health.set_ready(true);
     });
     info!("watching");
-    controller
-        .reconcile_on(watches.touched(canaries))
+    let running = controller
+        .reconcile_on(watches.touched(canaries.clone()))
         .reconcile_on(deliveries)
-        .graceful_shutdown_on(stop)
+        .reconcile_all_on(UnboundedReceiverStream::new(terms))
+        .graceful_shutdown_on(stop.clone())
         .run(reconcile::reconcile, reconcile::again_after_error, context)
         .for_each(|result| async move {
             if let Err(err) = result {
@@ -195,9 +238,36 @@ pub async fn operate(
                     error!(error = %err, "the controller met an error");
                 }
             }
-        })
-        .await;
+        });
+    let stopped_early = async {
+        stop.await;
+        // The controller does not end when it is told to before it has seen its objects (kube 5).
+        if canaries.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = running => {}
+        () = stopped_early => {}
+    }
     delivering.abort();
+    following.abort();
+}
+
+/// Has every Canary looked at when a term begins, and drops all that was known when it ends.
+async fn follow(context: Arc<Context>, begin: UnboundedSender<()>) {
+    loop {
+        let term = context.leadership.begun().await;
+        context.numbers.leads(true);
+        if context.leadership.is_contested() {
+            // The receiver is gone only when the controller is.
+            let _ = begin.send(());
+        }
+        term.over().await;
+        context.numbers.leads(false);
+        context.courier.start_afresh();
+        context.memories.drop_all();
+    }
 }
 
 async fn stop_signal() {

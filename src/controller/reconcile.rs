@@ -2,6 +2,7 @@
 
 use super::act::{self, params, what};
 use super::gather::Scene;
+use super::lease::{NotLeading, Term};
 use super::memory::Memory;
 use super::{Context, Error, ask};
 use crate::alerts::{Origin, Posted};
@@ -24,11 +25,24 @@ const LAZILY: TimeDelta = TimeDelta::seconds(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Action, Error> {
-    context.stores.filled().await;
+    // Whoever becomes the leader looks at every Canary then.
+    let Some(term) = context.leadership.term() else {
+        return Ok(Action::await_change());
+    };
+    tokio::select! {
+        biased;
+        // Nothing fills the caches any more.
+        () = context.stop.clone() => return Ok(Action::await_change()),
+        () = context.stores.filled() => {}
+    }
     let begun = Instant::now();
     let uid = canary.uid().ok_or(Error::Incomplete("metadata.uid"))?;
-    let mut memory = context.memories.of(&uid);
-    let result = look(&context, canary, &uid, &mut memory).await;
+    let mut memory = context.memories.of(&uid, term.number());
+    let result = look(&context, canary, &uid, &term, &mut memory).await;
+    if let Err(Error::NotLeading(NotLeading)) = result {
+        debug!(uid, "given up in the middle: another replica goes on");
+        return Ok(Action::await_change());
+    }
     let (outcome, reason) = match &result {
         Ok(_) => {
             memory.failures = 0;
@@ -36,7 +50,7 @@ pub async fn reconcile(canary: Arc<Canary>, context: Arc<Context>) -> Result<Act
         }
         Err(err) => (Outcome::Failed, err.reason()),
     };
-    context.memories.keep(&uid, memory);
+    context.memories.keep(&uid, term.number(), memory);
     context.memories.tidy(context.canaries.len(), |uid| {
         let same = |canary: &Canary| canary.uid().as_deref() == Some(uid);
         context.canaries.find(same).is_some()
@@ -51,12 +65,19 @@ async fn look(
     context: &Context,
     cached: Arc<Canary>,
     uid: &str,
+    term: &Term,
     memory: &mut Memory,
 ) -> Result<Action, Error> {
+    if !memory.caught_up {
+        if context.leadership.is_contested() && !catch_up(context, &cached, term, memory).await? {
+            return Ok(Action::await_change());
+        }
+        memory.caught_up = true;
+    }
     let (canary, status) = memory.freshest(cached);
     let now = context.now();
-    let scene = Scene::read(context, &canary, &status, memory);
-    let answers = ask::answers(context, &scene, now).await;
+    let scene = Scene::read(context, &canary, &status, memory, term);
+    let answers = term.guard(ask::answers(context, &scene, now)).await?;
     // Asking may have taken a while.
     let now = context.now();
     let courier = &context.courier;
@@ -64,7 +85,7 @@ async fn look(
     let facts = scene.facts(context, answers, settled);
     let decision = decide(&facts, now);
     debug!(canary = scene.name, urgent = decision.urgent, effects = ?decision.effects, "decided");
-    write_status(context, &scene, &decision, memory, now).await?;
+    let written = write_status(context, &scene, &decision, memory, now).await?;
     // Traffic first, words after; and an effect only once those before it are done.
     let status = &decision.status;
     let mut acted = Ok(());
@@ -75,14 +96,19 @@ async fn look(
         }
     }
     for note in &decision.events {
-        publish(context, &canary, note).await;
+        term.guard(publish(context, &canary, note)).await?;
     }
     let origin = Origin {
         namespace: scene.namespace.clone(),
         name: scene.name.clone(),
         uid: uid.to_owned(),
     };
-    let posted = context.courier.post(&origin, &status.outbox);
+    term.check()?;
+    // The outbox as it stands in the API server: an alert that was delivered, but is not struck out there yet,
+    // would come back with the next edit by someone else, and be delivered again.
+    let standing = canary.status.as_ref().filter(|_| !written);
+    let outbox = &standing.unwrap_or(status).outbox;
+    let posted = context.courier.post(&origin, outbox);
     acted?;
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
@@ -95,22 +121,45 @@ async fn look(
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Writes the status where it says something that must not be lost, or where enough time has passed.
+/// Reads the Canary as it stands, once a term: the leader before may have written what no watch has
+/// brought yet, and alerts that it has delivered would be sent again. False when the Canary is gone.
+async fn catch_up(
+    context: &Context,
+    cached: &Canary,
+    term: &Term,
+    memory: &mut Memory,
+) -> Result<bool, Error> {
+    let (namespace, name) = (cached.namespace().unwrap_or_default(), cached.name_any());
+    let api: Api<Canary> = Api::namespaced(context.client.clone(), &namespace);
+    let found = term.guard(api.get_opt(&name)).await?;
+    let found = found.map_err(|err| Error::Read {
+        what: format!("{} {namespace}/{name}", Canary::kind(&())),
+        error: Box::new(err),
+    })?;
+    let found = found.filter(|found| found.uid() == cached.uid());
+    memory.written = found.map(Arc::new);
+    Ok(memory.written.is_some())
+}
+
+/// Writes the status where it says something that must not be lost, or where enough time has passed, and says whether it did.
 async fn write_status(
     context: &Context,
     scene: &Scene<'_>,
     decision: &Decision,
     memory: &mut Memory,
     now: Time,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let canary = scene.canary;
     let version = canary.resource_version().unwrap_or_default();
     let busy = decision.status.release.as_ref().is_some_and(under_way);
-    let due = memory.written_at.is_none_or(|at| now - at >= LAZILY);
+    // A time of the future is from before the clock was put back.
+    let due = memory
+        .written_at
+        .is_none_or(|at| now - at >= LAZILY || at > now);
     let differs = canary.status.as_ref() != Some(&decision.status);
     if !(decision.urgent || (busy && due && differs)) {
         memory.newest = Some((version, decision.status.clone()));
-        return Ok(());
+        return Ok(false);
     }
     let mut next = canary.clone();
     next.status = Some(decision.status.clone());
@@ -120,7 +169,8 @@ async fn write_status(
         field_manager: params().field_manager,
         ..PostParams::default()
     };
-    match api.replace_status(&scene.name, &options, &next).await {
+    let write = api.replace_status(&scene.name, &options, &next);
+    match scene.term.guard(write).await? {
         Ok(written) => {
             context.numbers.wrote("status");
             log(scene, canary.status.as_ref(), &decision.status);
@@ -130,10 +180,10 @@ async fn write_status(
             ));
             memory.written = Some(Arc::new(written));
             memory.written_at = Some(now);
-            Ok(())
+            Ok(true)
         }
         // Deleted meanwhile: there is nobody left to tell, and the watch says so next.
-        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
+        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(false),
         Err(err) => Err(Error::write(what(scene), err)),
     }
 }
@@ -177,16 +227,18 @@ async fn publish(context: &Context, canary: &Canary, note: &Note) {
 /// Backs off for each object by itself, with a different jitter for each.
 pub fn again_after_error(canary: Arc<Canary>, error: &Error, context: Arc<Context>) -> Action {
     let uid = canary.uid().unwrap_or_default();
-    if let Error::Conflict { .. } = error {
-        debug!(canary = canary.name_any(), error = %error, "looking again");
-        return Action::requeue(Duration::from_millis(100));
-    }
     let failures = context.memories.failed(&uid);
-    warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
-    let backoff =
-        Duration::from_millis(250) * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
+    let (first, longest) = if let Error::Conflict { .. } = error {
+        debug!(canary = canary.name_any(), failures, error = %error, "looking again");
+        // The change that is in the way comes by the watch, and brings about a look of its own.
+        (Duration::from_millis(100), Duration::from_secs(5))
+    } else {
+        warn!(namespace = canary.namespace(), canary = canary.name_any(), failures, error = %error, "a reconcile failed");
+        (Duration::from_millis(250), LONGEST_BACKOFF)
+    };
+    let backoff = first * 2u32.saturating_pow(failures.min(10).saturating_sub(1));
     let spread = uid.bytes().fold(0u32, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     }) % 250;
-    Action::requeue(backoff.min(LONGEST_BACKOFF) + Duration::from_millis(spread.into()))
+    Action::requeue(backoff.min(longest) + Duration::from_millis(spread.into()))
 }

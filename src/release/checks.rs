@@ -34,9 +34,12 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
     let Some(release) = status.release.as_ref().filter(|r| under_way(r)) else {
         // A release that is about to begin takes the counters as they stand before its first patch.
         let begins = status.stable.as_ref().zip(spec.target.backend.as_ref());
-        let begins = begins.is_none_or(|(stable, target)| {
-            stable.backend.name != target.name || stable.backend != *target
-        });
+        let begins = !spec.paused
+            && begins.is_none_or(|(stable, target)| {
+                let home = stable.backend.namespace.as_deref().unwrap_or_default();
+                let revision = target.clone().within(home).revision();
+                revision != stable.revision && status.refused.as_ref() != Some(&revision)
+            });
         let counted = PlanSpec::of(spec).analysis.error_rate.is_some();
         return if begins && counted {
             vec![Question::ErrorRate { testers: false }]
@@ -53,7 +56,8 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
     if release.stage == Stage::Restoring {
         return Vec::new();
     }
-    let due = |last: Option<Time>| last.is_none_or(|at| now - at >= plan.interval);
+    // One of the future is from before the clock was put back.
+    let due = |last: Option<Time>| last.is_none_or(|at| now - at >= plan.interval || at > now);
     let last = |name: &str| release.checks.iter().find(|c| c.name == name).map(|c| c.at);
     let applies = applies(release, step);
     let mut questions = Vec::new();

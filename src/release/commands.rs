@@ -1,10 +1,10 @@
 //! What people say by annotations. Each names the revision that it is about, so that a stale one does nothing.
 
 use super::bounds::{noted, too_large};
-use super::decide::{Turn, under_way};
+use super::decide::{Turn, under_way, wanted};
 use super::facts::Note;
 use super::plan::Plan;
-use crate::api::{Command, Outcome, PlanSpec, Stable, Stage, Verb};
+use crate::api::{CanaryStatus, Command, Outcome, PlanSpec, Stable, Stage, StepStatus, Verb};
 
 impl Turn<'_> {
     /// Obeys each annotation once and notes it as obeyed; it is removed after the status is written.
@@ -93,13 +93,18 @@ impl Turn<'_> {
             return Err(obstacle.message);
         }
         self.status.routes = routes;
+        let now = self.now;
+        let split = |status: &CanaryStatus| wanted(status).map(|(wanted, ..)| wanted);
+        let before = split(&self.status);
         if let Some(release) = self.status.release.as_mut() {
             release.plan = spec;
-            if release.step.index > last {
-                release.step.index = last;
-            }
-            // What the step wants may be another split now.
-            release.step.accepted_at = None;
+            release.step.index = release.step.index.min(last);
+        }
+        // Another split is another step: it must be accepted, and hold, from the beginning.
+        if split(&self.status) != before
+            && let Some(release) = self.status.release.as_mut()
+        {
+            release.step = StepStatus::entered(release.step.index, now);
         }
         Ok("the release goes on by the spec as it is now".into())
     }

@@ -24,12 +24,17 @@ pub fn decide(facts: &Facts<'_>, now: Time) -> Decision {
         wait: None,
     };
     heal(&mut turn.status, now);
+    turn.nothing_is_of_the_future();
     turn.clear_what_is_done();
     turn.obey();
     if turn.release().is_some_and(under_way) {
         turn.go_on();
-    }
-    if !turn.release().is_some_and(under_way) {
+        if !turn.release().is_some_and(under_way) {
+            // What was found is about the candidate of the release that has just ended; whether the
+            // next one may begin takes another look.
+            turn.wakes.push(now + AGAIN);
+        }
+    } else {
         turn.rest();
     }
     turn.describe();
@@ -78,6 +83,9 @@ pub(super) struct Turn<'a> {
 /// How long a route may take to be accepted after it was given back, before the release is called
 /// ended all the same: its spec is as it was found, and what its parents say of that is not ours.
 const RESTORED_ANYWAY: TimeDelta = TimeDelta::seconds(30);
+
+/// After the end of a release, until it is looked at what is next.
+const AGAIN: TimeDelta = TimeDelta::milliseconds(50);
 
 impl Turn<'_> {
     pub fn release(&self) -> Option<&Release> {

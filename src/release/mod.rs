@@ -6,6 +6,7 @@
 
 mod bounds;
 mod checks;
+mod clock;
 mod commands;
 mod decide;
 mod facts;

@@ -16,6 +16,20 @@ impl Turn<'_> {
             .or_else(|| self.status.stable.as_ref().map(|s| s.revision.clone()))
             .unwrap_or_default();
         let check = self.check_to_tell();
+        // What can come again in one step is another alert each time.
+        let again = match event {
+            AlertEvent::DataLost | AlertEvent::RouteContested => {
+                format!(".{}", self.now.timestamp_millis())
+            }
+            AlertEvent::Started
+            | AlertEvent::StepReached
+            | AlertEvent::WaitingForApproval
+            | AlertEvent::Stalled
+            | AlertEvent::RolledBack
+            | AlertEvent::Promoted
+            | AlertEvent::Aborted
+            | AlertEvent::Superseded => String::new(),
+        };
         for alert in self
             .facts
             .spec
@@ -24,7 +38,10 @@ impl Turn<'_> {
             .filter(|alert| alert.events.contains(&event))
         {
             let provider = &alert.provider_ref.name;
-            let id = format!("{revision}.{began}.{step}.{}.{provider}", event.name());
+            let id = format!(
+                "{revision}.{began}.{step}.{}.{provider}{again}",
+                event.name()
+            );
             if self.status.outbox.iter().any(|waiting| waiting.id == id) {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! A step: its clock, what it waits for, and when it is left.
 
-use super::decide::Turn;
+use super::decide::{Turn, wanted};
 use super::facts::{Acceptance, RouteState};
 use super::plan::{Plan, PlannedStep};
 use crate::api::{
@@ -53,6 +53,7 @@ impl StepStatus {
             stalled: false,
             blind_since: None,
             blind_told: false,
+            asked: false,
         }
     }
 
@@ -97,14 +98,22 @@ impl Turn<'_> {
         match &self.wait {
             None => self.advance(&plan),
             Some(wait) => {
-                if *wait == Wait::Approval
-                    && self.facts.status.phase != crate::api::Phase::WaitingForApproval
-                {
-                    let ask = self.ask_for_approval();
-                    self.tell(AlertEvent::WaitingForApproval, ask);
+                if *wait == Wait::Approval {
+                    self.ask_once();
                 }
                 self.watch_deadline();
             }
+        }
+    }
+
+    /// Asks for approval, once in a step whatever comes between.
+    fn ask_once(&mut self) {
+        let ask = self.ask_for_approval();
+        let Some(release) = self.status.release.as_mut() else {
+            return;
+        };
+        if !std::mem::replace(&mut release.step.asked, true) {
+            self.tell(AlertEvent::WaitingForApproval, ask);
         }
     }
 
@@ -127,6 +136,7 @@ impl Turn<'_> {
             .is_some_and(|(before, now)| {
                 (before.started_at, before.stage, before.step.index)
                     == (now.started_at, now.stage, now.step.index)
+                    && wanted(self.facts.status) == wanted(&self.status)
             });
         if !asked || !self.all_accepted() {
             return;
@@ -220,7 +230,10 @@ impl Turn<'_> {
         if let Some(route) = self.unready_route(release.step.accepted_at.is_none()) {
             return Some(Wait::Route(route));
         }
-        let settled = release.step.accepted_at? + self.settle();
+        let Some(accepted) = release.step.accepted_at else {
+            return Some(Wait::Route("the routes to be written".into()));
+        };
+        let settled = accepted + self.settle();
         if self.facts.spec.paused {
             return Some(Wait::Paused);
         }

@@ -6,21 +6,27 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Router, routing::get};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-/// Whether the operator is ready: it has seen all that it watches.
+/// Whether the operator is ready: it has seen all that it watches. So are replicas that stand by.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<AtomicBool>);
+pub struct Health(Arc<watch::Sender<bool>>);
 
 impl Health {
     pub fn set_ready(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.send_replace(ready);
     }
 
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Returns when the operator is ready.
+    pub async fn until_ready(&self) {
+        // The sender lives as long as `self`, so there is no error.
+        let _ = self.0.subscribe().wait_for(|ready| *ready).await;
     }
 }
 

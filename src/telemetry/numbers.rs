@@ -4,6 +4,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -38,6 +39,7 @@ pub struct Numbers {
     seconds: Histogram,
     writes: Family<WriteLabels, Counter>,
     queries: Family<QueryLabels, Counter>,
+    leader: Gauge,
 }
 
 impl Default for Numbers {
@@ -47,6 +49,7 @@ impl Default for Numbers {
         let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]);
         let writes = Family::<WriteLabels, Counter>::default();
         let queries = Family::<QueryLabels, Counter>::default();
+        let leader = Gauge::default();
         registry.register(
             "reconciles",
             "Reconciles by how they ended",
@@ -67,12 +70,18 @@ impl Default for Numbers {
             "Queries of metrics by how they ended",
             queries.clone(),
         );
+        registry.register(
+            "leader",
+            "1 while this replica leads, else 0",
+            leader.clone(),
+        );
         Self {
             registry,
             reconciles,
             seconds,
             writes,
             queries,
+            leader,
         }
     }
 }
@@ -91,6 +100,10 @@ impl Numbers {
 
     pub fn queried(&self, outcome: Outcome) {
         self.queries.get_or_create(&QueryLabels { outcome }).inc();
+    }
+
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// The metrics in the OpenMetrics text format.

@@ -8,6 +8,7 @@ use serin::alerts::{
     Answer, CallError, Courier, Egress, Letter, Origin, Pace, Posted, Refusal, Target, Wire,
 };
 use serin::api::Alert;
+use serin::controller::lease::{Gated, Leadership, moment};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -358,4 +359,46 @@ async fn a_panic_in_an_attempt_stops_nothing() {
     );
     sleep(60 * SECOND).await;
     assert_eq!(world.courier.delivered("uid-of-a"), ["1"]);
+}
+
+/// As on losing the lease: nothing is sent any more, and the one who goes on sends all of it again.
+#[tokio::test(start_paused = true)]
+async fn started_afresh_it_calls_off_what_is_in_flight() {
+    let stub = Stub {
+        takes: 2 * SECOND,
+        ..Stub::default()
+    };
+    let world = world(stub, Pace::default());
+    let outbox = [alert("1", "oncall"), alert("2", "oncall")];
+    take(world.courier.post(&canary("a"), &outbox));
+    sleep(SECOND).await;
+    world.courier.start_afresh();
+    sleep(DAY).await;
+    assert_eq!(world.stub.ids(), ["uid-of-a/1"]);
+    assert_eq!(world.courier.delivered("uid-of-a"), Vec::<String>::new());
+    assert_eq!(world.courier.tally().queued, 0);
+    take(world.courier.post(&canary("a"), &outbox));
+    sleep(DAY).await;
+    assert_eq!(world.stub.ids(), ["uid-of-a/1", "uid-of-a/1", "uid-of-a/2"]);
+    assert_eq!(world.courier.delivered("uid-of-a"), ["1", "2"]);
+}
+
+/// A replica that does not lead sends nothing, whatever is queued.
+#[tokio::test(start_paused = true)]
+async fn only_a_leader_posts() {
+    let stub = Arc::new(Stub::default());
+    let (seat, leadership) = Leadership::contested();
+    let gated = Arc::new(Gated::new(stub.clone(), leadership));
+    let shelf = Shelf::with("oncall", "https://oncall.example/");
+    let (courier, _) = Courier::start(shelf, gated, Pace::default(), |_: &Origin| {});
+    take(courier.post(&canary("a"), &[alert("1", "oncall")]));
+    sleep(60 * SECOND).await;
+    assert_eq!(stub.ids(), Vec::<String>::new());
+    seat.lead(moment() + DAY);
+    sleep(600 * SECOND).await;
+    assert_eq!(stub.ids(), ["uid-of-a/1"]);
+    seat.step_down();
+    take(courier.post(&canary("a"), &[alert("2", "oncall")]));
+    sleep(600 * SECOND).await;
+    assert_eq!(stub.ids(), ["uid-of-a/1"]);
 }

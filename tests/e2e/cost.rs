@@ -1,9 +1,10 @@
 //! What a release costs the API server, by its own audit log.
 
+use crate::audit::{self, Entry};
 use crate::shop::Shop;
 use crate::{Run, Stage, tests};
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,54 +12,30 @@ pub fn tests() -> Vec<(&'static str, Run)> {
     tests![writes_of_a_release_and_requests_at_rest]
 }
 
-const OPERATOR: &str = "system:serviceaccount:serin-system:serin";
-
-/// Requests of the operator since a place in the audit log, by verb and resource; watches left out.
-fn requests(log: &str) -> BTreeMap<String, usize> {
+/// Requests of the operator, by verb and resource; watches left out.
+fn requests(entries: &[Entry]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for line in log.lines() {
-        let Ok(entry) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let ours = entry["user"]["username"] == OPERATOR && entry["stage"] == "ResponseComplete";
-        let verb = entry["verb"].as_str().unwrap_or_default();
-        if !ours || verb == "watch" {
-            continue;
-        }
-        let resource = entry["objectRef"]["resource"].as_str().unwrap_or_default();
-        let part = entry["objectRef"]["subresource"]
-            .as_str()
-            .map(|s| format!("/{s}"))
-            .unwrap_or_default();
+    for entry in entries.iter().filter(|entry| entry.verb != "watch") {
         *counts
-            .entry(format!("{verb} {resource}{part}"))
+            .entry(format!("{} {}", entry.verb, entry.resource))
             .or_default() += 1;
     }
     counts
 }
 
 async fn writes_of_a_release_and_requests_at_rest(stage: &Stage) -> Result<()> {
-    let path = stage
-        .world
-        .audit_log()
-        .context("the world keeps no audit log")?;
-    let mark = || -> Result<usize> { Ok(std::fs::metadata(&path)?.len() as usize) };
-    let since = |mark: usize| -> Result<String> {
-        let bytes = std::fs::read(&path)?;
-        Ok(String::from_utf8_lossy(&bytes[mark.min(bytes.len())..]).into_owned())
-    };
     let shop = Shop::open(stage, "cost").await?;
     let steps = json!([{"weight": 10, "hold": "2s"}, {"weight": 30, "hold": "2s"}, {"weight": 60, "hold": "2s"}]);
     shop.canary(steps, json!({"alerts": []})).await?;
     shop.serves().await?;
     let traffic = shop.traffic(50, &[])?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let begun = mark()?;
+    let begun = audit::mark(&stage.world)?;
     shop.target("api-v2").await?;
     let status = shop.promoted(60).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     traffic.stop().await;
-    let counts = requests(&since(begun)?);
+    let counts = requests(&audit::since(&stage.world, begun)?);
     let of = |key: &str| counts.get(key).copied().unwrap_or(0);
     let steps = 4; // three, and the promotion
     let took = status
@@ -86,10 +63,16 @@ async fn writes_of_a_release_and_requests_at_rest(stage: &Stage) -> Result<()> {
         "reads of what is watched: {counts:?}"
     );
 
-    let rest = mark()?;
+    let rest = audit::mark(&stage.world)?;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let counts = requests(&since(rest)?);
+    let mut counts = requests(&audit::since(&stage.world, rest)?);
     println!("a minute at rest: {counts:?}");
+    // One renewal every 3 s is what leading costs, and all there is.
+    let renewals = counts.remove("update leases").unwrap_or(0);
+    ensure!(
+        (15..=21).contains(&renewals),
+        "{renewals} renewals a minute"
+    );
     ensure!(counts.is_empty(), "requests at rest: {counts:?}");
     shop.close().await
 }

@@ -6,10 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected fails")]
 
+mod audit;
+mod chart;
 mod cost;
 mod data;
 mod examples;
+mod failover;
 mod killed;
+mod line;
 mod midway;
 mod operator;
 mod refused;
@@ -56,9 +60,17 @@ fn main() {
         midway::tests(),
         refused::tests(),
         examples::tests(),
+        chart::tests(),
     ]
     .concat();
-    let disturbing = [cost::tests(), data::tests(), killed::tests()].concat();
+    let disturbing = [
+        cost::tests(),
+        data::tests(),
+        killed::tests(),
+        chart::disturbing(),
+        failover::tests(),
+    ]
+    .concat();
     if arguments.list {
         let all = [peaceful, disturbing].concat();
         let trials = all

@@ -2,18 +2,21 @@
 
 use anyhow::{Context, Result};
 use kube::Client;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
-use testbed::World;
+use testbed::{Helm, World};
 
-/// What the operator may do, as it is shipped.
-const MANIFEST: &str = include_str!("../../deploy/serin.yaml");
+/// The chart that it is shipped as.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/serin");
 
 pub struct Operator {
+    pub identity: String,
+    lease: String,
     kubeconfig: PathBuf,
     log: PathBuf,
     prometheus: String,
@@ -25,19 +28,21 @@ pub struct Operator {
 impl Operator {
     /// Installs the definitions and the rights, and starts the operator.
     pub async fn install(world: &World, allow_egress: &str) -> Result<Self> {
-        for (name, text) in serin::cli::crds::definitions()? {
-            world
-                .apply(&text)
-                .await
-                .with_context(|| format!("crds/{name}"))?;
+        let chart = Helm::of(Path::new(CHART)).await?;
+        let rendered = chart
+            .template("serin", "serin-system", &serde_json::json!({}))
+            .await?;
+        world.namespace("serin-system").await?;
+        for object in testbed::documents(&rendered)? {
+            // All but the Deployment: the process below stands for its pods.
+            if object["kind"] != "Deployment" {
+                world.apply(&object.to_string()).await?;
+            }
         }
-        // All of the manifest but the Deployment: the process below stands for its pod.
-        let rights: Vec<&str> = MANIFEST
-            .split("\n---\n")
-            .filter(|doc| !doc.contains("kind: Deployment"))
-            .collect();
-        world.apply(&rights.join("\n---\n")).await?;
         let operator = Self {
+            // The same after each start, so that it finds the lease its own.
+            identity: "serin".into(),
+            lease: "15s".into(),
             kubeconfig: world.kubeconfig_for("serin-system", "serin").await?,
             log: world.dir().join("serin.log"),
             prometheus: world.prometheus_url(),
@@ -50,10 +55,30 @@ impl Operator {
         Ok(operator)
     }
 
+    /// Another operator, not started yet, which reaches the API server at `api`, with leases that last so long.
+    pub fn beside(&self, world: &World, identity: &str, lease: &str, api: &str) -> Result<Self> {
+        let kubeconfig = world.dir().join(format!("kubeconfig-{identity}"));
+        let text = std::fs::read_to_string(&self.kubeconfig)?;
+        std::fs::write(&kubeconfig, text.replace(&world.api_url(), api))?;
+        Ok(Self {
+            identity: identity.into(),
+            lease: lease.into(),
+            kubeconfig,
+            log: world.dir().join(format!("serin-{identity}.log")),
+            prometheus: self.prometheus.clone(),
+            listen: free_port()?,
+            allow_egress: self.allow_egress.clone(),
+            child: Mutex::new(None),
+        })
+    }
+
     pub fn start(&self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(env!("CARGO_BIN_EXE_serin"))
             .args(["run", "--log-format=pretty", "--settle=600ms"])
+            .args(["--leader-election", "--lease-namespace=serin-system"])
+            .arg(format!("--lease-duration={}", self.lease))
+            .arg(format!("--identity={}", self.identity))
             .arg(format!("--prometheus-url={}", self.prometheus))
             .arg(format!("--listen={}", self.listen))
             .arg(format!("--allow-egress={}", self.allow_egress))
@@ -66,6 +91,52 @@ impl Operator {
             .context("cannot start the operator")?;
         *self.child.lock().unwrap() = Some(child);
         Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&self) -> Result<()> {
+        let Some(mut child) = self.child.lock().unwrap().take() else {
+            return Ok(());
+        };
+        signal(child.id(), Signal::TERM)?;
+        for _ in 0..400 {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        anyhow::bail!("{} did not end within 10s of SIGTERM", self.identity)
+    }
+
+    /// SIGSTOP: it stands still between two instructions.
+    pub fn freeze(&self) -> Result<()> {
+        signal(self.pid().context("it does not run")?, Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        signal(self.pid().context("it does not run")?, Signal::CONT)
+    }
+
+    /// What it serves at a path.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let url = format!("http://{}{path}", self.listen);
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2))
+            .build()?
+            .get(url)
+            .send()
+            .await?;
+        Ok(answer.text().await?)
+    }
+
+    /// Whether it believes that it leads.
+    pub async fn leads(&self) -> Result<bool> {
+        let page = self.page("/metrics").await?;
+        Ok(page.lines().any(|line| line == "serin_leader 1"))
     }
 
     /// `kill -9`: nothing is said, nothing is tidied.
@@ -96,6 +167,11 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(kill_process(pid.context("a process id")?, signal)?)
 }
 
 fn free_port() -> Result<SocketAddr> {

@@ -22,21 +22,26 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Applies each document of a YAML text, in its order, server-side and with force.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
-    for object in objects(yaml).context("read the manifest")? {
+    for document in documents(yaml)? {
+        let object = serde_json::from_value(document).context("read the manifest")?;
         apply_object(client, object).await?;
     }
     Ok(())
 }
 
-fn objects(yaml: &str) -> Result<Vec<DynamicObject>> {
-    let mut objects = vec![];
+/// The objects of a YAML text.
+///
+/// # Errors
+/// When it is not YAML.
+pub fn documents(yaml: &str) -> Result<Vec<serde_json::Value>> {
+    let mut found = vec![];
     for document in serde_yaml::Deserializer::from_str(yaml) {
-        let value = serde_json::Value::deserialize(document)?;
+        let value = serde_json::Value::deserialize(document).context("read the manifest")?;
         if !value.is_null() {
-            objects.push(serde_json::from_value(value)?);
+            found.push(value);
         }
     }
-    Ok(objects)
+    Ok(found)
 }
 
 async fn apply_object(client: &Client, object: DynamicObject) -> Result<()> {

