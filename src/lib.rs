@@ -17,6 +17,15 @@
 //! | [`analysis`] | from samples to verdicts |
 //! | [`api`] | the kinds that people write: spec, status, validation |
 
+// Where a sentence proves that it cannot happen, that sentence is the reason of an `allow`.
+#![warn(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 pub mod alerts;
 pub mod analysis;
 pub mod api;

@@ -159,6 +159,7 @@ fn a_bad_query_is_refused_with_its_place() {
             "rate(x[{{ window }}]) / / 2",
             "no PromQL at line 1, column 23: it cannot be understood from here on",
         ),
+        ("up{a=\"{{ name\n}}\"} ! 3", "no PromQL at line 2, column 7"),
         ("rate(up)", "no PromQL"),
         ("", "no PromQL at line 1, column 1"),
         ("   ", "no PromQL"),

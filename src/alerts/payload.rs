@@ -28,6 +28,10 @@ pub fn delivery_id(origin: &Origin, alert: &Alert) -> String {
 ///
 /// It depends on nothing but its arguments, so a repeated delivery has the same bytes.
 #[must_use]
+#[allow(
+    clippy::expect_used,
+    reason = "a map of strings and numbers is always JSON"
+)]
 pub fn payload(origin: &Origin, alert: &Alert) -> Vec<u8> {
     let body = Payload {
         api_version: format!("{GROUP}/{VERSION}"),

@@ -59,6 +59,9 @@ impl Reading {
 /// The largest integer that every JSON reader takes as it is.
 const LARGEST: u64 = (1 << 53) - 1;
 
+/// The most series that one reading may have: about 150 KB in status.
+pub const MOST_AT_ONCE: usize = 4_000;
+
 /// Series from which on those of processes that are gone are forgotten: about 30 KB in status.
 const MOST: usize = 1_000;
 
@@ -124,6 +127,10 @@ pub fn advance(prior: Option<&Counters>, reading: &Reading) -> (Counters, ArmCou
     if series.len() > MOST {
         let there: BTreeSet<&str> = now.keys().map(|key| process(key)).collect();
         series.retain(|key, _| there.contains(process(key)));
+    }
+    if series.len() > MOST.max(now.len()) {
+        // Of a process that is there, what it counts no more.
+        series.retain(|key, _| now.contains_key(&**key));
     }
     let counters = Counters {
         at: reading.at,

@@ -16,6 +16,6 @@ pub mod error_rate;
 pub mod metric;
 pub mod words;
 
-pub use counters::{Arm, Reading, SeriesSample, advance};
+pub use counters::{Arm, MOST_AT_ONCE, Reading, SeriesSample, advance};
 pub use error_rate::{ErrorLimits, Window, judge_error_rate};
 pub use metric::{Gap, Measured, MetricLimits, judge_metric, no_answer};

@@ -4,7 +4,7 @@
 use super::{AlertEvent, Analysis, Backend, Condition, HeaderRule, RouteKind, Step, is_default};
 use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 pub type Time = DateTime<Utc>;
@@ -165,6 +165,7 @@ pub struct Release {
     pub reason: Option<String>,
     /// The steps and the analysis as they were when the release began; the same shape as in the spec.
     #[schemars(schema_with = "copied")]
+    #[serde(deserialize_with = "plan_or_none")]
     pub plan: PlanSpec,
     pub step: StepStatus,
     /// Steps that a person has approved, counted from 1.
@@ -192,6 +193,16 @@ pub struct Release {
 /// A copy of what was checked in the spec: to check it again in status would cost the API server twice.
 fn copied(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// The API server lets anything stand here, and an object that cannot be read would end the watch over all
+/// Canaries; so what is no plan is one without steps, which takes traffic back.
+fn plan_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<PlanSpec, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).unwrap_or(PlanSpec {
+        steps: Vec::new(),
+        analysis: Analysis::default(),
+    }))
 }
 
 /// What a release goes by; copied from the spec when it begins.

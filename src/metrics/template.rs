@@ -112,7 +112,7 @@ pub fn check(template: &str) -> Result<(), TemplateError> {
             _ => "a".repeat(len),
         })
     })?;
-    let expr = parser::parse(&query).map_err(|why| fault(&query, why))?;
+    let expr = parser::parse(&query).map_err(|why| fault(template, &query, why))?;
     match expr.value_type() {
         ValueType::Scalar | ValueType::Vector => Ok(()),
         ValueType::Matrix => Err(TemplateError::Type("range vector")),
@@ -162,8 +162,9 @@ fn duration(window: TimeDelta) -> Result<String, TemplateError> {
     })
 }
 
-/// Finds the place of a fault, which the parser does not tell.
-fn fault(query: &str, why: String) -> TemplateError {
+/// Finds the place of a fault, which the parser does not tell. A placeholder may have line ends in it, which
+/// its stand-in has not, so lines are those of the template.
+fn fault(template: &str, query: &str, why: String) -> TemplateError {
     let (byte, why) = if let Some(found) = unbalanced(query) {
         found
     } else if parser::lexer(query).is_err() {
@@ -186,7 +187,7 @@ fn fault(query: &str, why: String) -> TemplateError {
         (understood(query), why)
     };
     TemplateError::Syntax {
-        at: Position::of(query, byte),
+        at: Position::of(template, byte),
         why,
     }
 }

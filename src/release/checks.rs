@@ -1,5 +1,6 @@
 //! The checks of a release: which apply now, what is to be asked, and what the answers say.
 
+use super::bounds::POINTS;
 use super::decide::{Turn, under_way};
 use super::facts::Answer;
 use super::plan::{ErrorCheck, MetricCheck, Plan, PlannedStep};
@@ -25,10 +26,7 @@ pub enum Question {
 }
 
 /// The name of the error rate's check in status.
-const ERROR_RATE: &str = "errorRate";
-
-/// At most this many points make the picture of a release.
-const POINTS: usize = 64;
+pub(super) const ERROR_RATE: &str = "errorRate";
 
 /// What is to be asked before the next decision.
 #[must_use]
@@ -59,7 +57,7 @@ pub fn questions(spec: &CanarySpec, status: &CanaryStatus, now: Time) -> Vec<Que
         return Vec::new();
     }
     // One of the future is from before the clock was put back.
-    let due = |last: Option<Time>| last.is_none_or(|at| at + plan.interval <= now || at > now);
+    let due = |last: Option<Time>| last.is_none_or(|at| now - at >= plan.interval || at > now);
     let last = |name: &str| release.checks.iter().find(|c| c.name == name).map(|c| c.at);
     let applies = applies(release, step);
     let mut questions = Vec::new();
@@ -176,7 +174,7 @@ impl Turn<'_> {
             return;
         };
         if !facts.answers.is_empty() && release.step.accepted_at.is_some() {
-            release.step.samples += 1;
+            release.step.samples = release.step.samples.saturating_add(1);
         }
         let point_due = release
             .timeline
@@ -209,6 +207,10 @@ impl Turn<'_> {
         let judged = match answer {
             Err(_) if !applies => return,
             Err(why) => analysis::no_answer(ERROR_RATE, prior.as_ref(), why, now),
+            Ok(reading) if reading.series.len() > analysis::MOST_AT_ONCE => {
+                let why = too_many(reading);
+                analysis::no_answer(ERROR_RATE, prior.as_ref(), &why, now)
+            }
             Ok(reading) => {
                 let (counters, delta) = analysis::advance(release.counters.as_ref(), reading);
                 release.counters = Some(counters);
@@ -351,6 +353,15 @@ fn excess(counts: ArmCounts) -> u64 {
     (counts.canary.failed as f64 - expected).max(0.0).round() as u64
 }
 
+/// Each series is remembered in status, which has an end.
+fn too_many(reading: &Reading) -> Gap {
+    Gap::Error(format!(
+        "{} series count the requests, more than {}; name fewer routes or rules",
+        reading.series.len(),
+        analysis::MOST_AT_ONCE
+    ))
+}
+
 fn put(checks: &mut Vec<CheckStatus>, check: CheckStatus) {
     match checks.iter_mut().find(|c| c.name == check.name) {
         Some(old) => *old = check,
@@ -361,6 +372,7 @@ fn put(checks: &mut Vec<CheckStatus>, check: CheckStatus) {
 /// The counters as they stand before the first patch of a release.
 pub(super) fn base(answers: &[Answer]) -> Option<crate::api::Counters> {
     answers.iter().find_map(|answer| match answer {
+        Answer::ErrorRate(Ok(reading)) if reading.series.len() > analysis::MOST_AT_ONCE => None,
         Answer::ErrorRate(Ok(reading)) => Some(analysis::advance(None, reading).0),
         Answer::ErrorRate(Err(_)) | Answer::Metric { .. } => None,
     })

@@ -1,5 +1,6 @@
 //! What people say by annotations. Each names the revision that it is about, so that a stale one does nothing.
 
+use super::bounds::{noted, too_large};
 use super::decide::{Turn, under_way, wanted};
 use super::facts::Note;
 use super::plan::Plan;
@@ -13,7 +14,7 @@ impl Turn<'_> {
             let Some(command) = facts.commands.iter().find(|c| c.verb == verb) else {
                 continue;
             };
-            if self.status.obeyed.contains(command) {
+            if self.status.obeyed.contains(&noted(command)) {
                 continue;
             }
             let answer = match verb {
@@ -23,7 +24,7 @@ impl Turn<'_> {
                 Verb::Approve => self.obey_approve(&command.value),
                 Verb::Promote => self.obey_promote(&command.value),
             };
-            self.status.obeyed.push(command.clone());
+            self.status.obeyed.push(noted(command));
             self.events.push(match answer {
                 Ok(what) => Note {
                     reason: "CommandObeyed",
@@ -80,13 +81,18 @@ impl Turn<'_> {
         let last = u32::try_from(plan.steps.len().saturating_sub(1)).unwrap_or(u32::MAX);
         // Rules for header testers are known by the headers of every step that may come.
         let headers = plan.steps.iter().flat_map(|step| &step.headers);
+        let mut routes = self.status.routes.clone();
         for header in headers {
-            for route in &mut self.status.routes {
+            for route in &mut routes {
                 if !route.headers.contains(header) {
                     route.headers.push(header.clone());
                 }
             }
         }
+        if let Some(obstacle) = too_large(&spec, &routes) {
+            return Err(obstacle.message);
+        }
+        self.status.routes = routes;
         let now = self.now;
         let split = |status: &CanaryStatus| wanted(status).map(|(wanted, ..)| wanted);
         let before = split(&self.status);

@@ -1,11 +1,12 @@
 //! The order in which a release is looked at: what has been said, what must be stopped, what may go on.
 
+use super::bounds::{HISTORY, TEXT, clip, heal, noted, trim};
 use super::facts::{Decision, Effect, Facts, Note, RouteState};
 use super::plan::Plan;
 use super::{Acceptance, BackendFact};
 use crate::api::{
-    AlertEvent, Backend, CanaryStatus, ConditionStatus, ConditionType, Outcome, PastRelease,
-    Release, RouteRecord, Stable, Stage, StepStatus, Time, Verdict, Wanted,
+    AlertEvent, Backend, CanaryStatus, Command, ConditionStatus, ConditionType, Outcome,
+    PastRelease, Release, RouteRecord, Stable, Stage, StepStatus, Time, Verdict, Wanted,
 };
 use chrono::TimeDelta;
 
@@ -22,6 +23,7 @@ pub fn decide(facts: &Facts<'_>, now: Time) -> Decision {
         obstacle: None,
         wait: None,
     };
+    heal(&mut turn.status, now);
     turn.nothing_is_of_the_future();
     turn.clear_what_is_done();
     turn.obey();
@@ -85,9 +87,6 @@ const RESTORED_ANYWAY: TimeDelta = TimeDelta::seconds(30);
 /// After the end of a release, until it is looked at what is next.
 const AGAIN: TimeDelta = TimeDelta::milliseconds(50);
 
-/// Releases that `status.history` remembers.
-const HISTORY: usize = 10;
-
 impl Turn<'_> {
     pub fn release(&self) -> Option<&Release> {
         self.status.release.as_ref()
@@ -100,7 +99,7 @@ impl Turn<'_> {
             .retain(|alert| !facts.delivered.contains(&alert.id));
         self.status
             .obeyed
-            .retain(|command| facts.commands.contains(command));
+            .retain(|command| facts.commands.iter().any(|said| noted(said) == *command));
     }
 
     /// A release that is under way: protect first, then advance.
@@ -139,6 +138,9 @@ impl Turn<'_> {
             .find(|check| check.verdict == Verdict::Harm)
         {
             return Some((Outcome::RolledBack, check.message.clone()));
+        }
+        if let Some(fault) = self.plan_fault() {
+            return Some((Outcome::RolledBack, fault));
         }
         if let Some(reason) = self.lost_canary(release) {
             return Some((Outcome::RolledBack, reason));
@@ -354,6 +356,10 @@ impl Turn<'_> {
     }
 
     fn finish(mut self) -> Decision {
+        trim(&mut self.status);
+        self.events
+            .iter_mut()
+            .for_each(|note| clip(&mut note.message, TEXT));
         let busy = self.release().is_some_and(under_way);
         if busy {
             if !self.facts.held && !self.facts.deleting {
@@ -361,8 +367,9 @@ impl Turn<'_> {
             }
             self.effects.push(Effect::Shift);
         }
-        self.effects
-            .extend(self.status.obeyed.iter().cloned().map(Effect::Forget));
+        let obeyed = |said: &&Command| self.status.obeyed.contains(&noted(said));
+        let forget = self.facts.commands.iter().filter(obeyed).cloned();
+        self.effects.extend(forget.map(Effect::Forget));
         if self.facts.held && !busy && !self.last_words() {
             self.effects.push(Effect::LetGo);
         }

@@ -4,6 +4,7 @@
 //! [`Decision`]: the status to write first, the effects that make the world equal to
 //! it, and when to look again. It is total and reads nothing by itself.
 
+mod bounds;
 mod checks;
 mod clock;
 mod commands;

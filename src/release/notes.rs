@@ -1,11 +1,9 @@
 //! Telling people: an event of the Canary, and an alert for each provider that asked for it.
 
+use super::bounds::OUTBOX;
 use super::decide::Turn;
 use super::facts::Note;
 use crate::api::{Alert, AlertCheck, AlertEvent, Verdict};
-
-/// Alerts that may wait in the outbox; beyond it the oldest step reports go first.
-const OUTBOX: usize = 32;
 
 impl Turn<'_> {
     pub fn tell(&mut self, event: AlertEvent, message: String) {

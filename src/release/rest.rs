@@ -1,5 +1,6 @@
 //! At rest: what serves, whether it is what the spec names, and whether a release may begin.
 
+use super::bounds::too_large;
 use super::checks::base;
 use super::decide::Turn;
 use super::facts::{Acceptance, BackendFact, Obstacle, RouteState, Sight};
@@ -189,6 +190,10 @@ impl Turn<'_> {
                 RouteState::Found { .. } | RouteState::Missing => None,
             })
             .collect();
+        if let Some(obstacle) = too_large(&spec, &records) {
+            self.obstacle = Some(obstacle);
+            return;
+        }
         let revision = candidate.revision();
         let from = self
             .status

@@ -152,6 +152,15 @@ pub(super) fn asks_for(rule: &Value, headers: &[HeaderRule]) -> bool {
     !matches.is_empty() && matches.iter().all(asked)
 }
 
+/// Whether every match of a rule asks for some header, as those of added rules do.
+pub(super) fn asks_for_any(rule: &Value) -> bool {
+    let matches = view::list(rule, "matches");
+    !matches.is_empty()
+        && matches
+            .iter()
+            .all(|found| !view::list(found, "headers").is_empty())
+}
+
 /// Whether a filter of the rule or of a reference replaces the prefix of the path.
 fn replaces_prefix(rule: &Value) -> bool {
     std::iter::once(rule)

@@ -169,14 +169,15 @@ fn all_headers(splits: &[Wanted]) -> Vec<HeaderRule> {
 }
 
 /// Refuses rules that could later be mistaken for added ones. A rule with the name and the backend of
-/// one is left from a release whose record was lost, and is taken over.
+/// one, whose every match asks for a header, is left from a release whose record was lost, and is taken over.
 fn unclaimed(route: &Value, frame: &Frame<'_>, record: &RouteRecord) -> Result<(), TrafficError> {
     for (at, value) in view::rules(route).iter().enumerate() {
         let managed = record.rules.iter().any(|rule| rule.index as usize == at);
         let only_candidate = locate::only_candidate(value, frame);
         let (route, rule) = (view::title(route), view::place(at, value));
         if let Some(name) = view::name(value) {
-            if headers::is_name_of(frame.owner, name) && (managed || !only_candidate) {
+            let left = only_candidate && headers::asks_for_any(value);
+            if headers::is_name_of(frame.owner, name) && (managed || !left) {
                 return Err(TrafficError::NameTaken { route, rule });
             }
             continue;
