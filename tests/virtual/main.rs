@@ -6,6 +6,7 @@ mod chance;
 mod checker;
 mod dice;
 mod faults;
+mod healthy;
 mod histories;
 mod kills;
 mod people;
