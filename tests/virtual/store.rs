@@ -77,7 +77,6 @@ pub struct Change {
 /// A write, as the one who looks on sees it.
 pub struct Write<'a> {
     pub plural: &'static str,
-    pub namespace: &'a str,
     pub name: &'a str,
     pub writer: Writer,
     pub before: Option<&'a Value>,
@@ -305,7 +304,6 @@ impl Store {
         if let Some(mut observer) = self.observer.take() {
             observer(&Write {
                 plural,
-                namespace,
                 name,
                 writer,
                 before: before.as_ref(),
