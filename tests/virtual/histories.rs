@@ -58,7 +58,7 @@ fn history(seed: u64, tell: bool) -> Result<Seen, String> {
             plane.apply = Duration::from_secs_f64(dice.between(0.3, 2.4));
         }
         let mut told = vec![format!("{weather:?} {}", world.setup.steps)];
-        for _ in 0..5 + dice.below(8) {
+        for _ in 0..4 + dice.below(6) {
             let what = happen(&world, &mut dice, weather);
             let line = format!("{:.2} s: {what}", world.seconds());
             if tell {
