@@ -1,6 +1,6 @@
 //! One look at one Canary: gather, decide, write the status, act, report.
 
-use super::act::{self, params, what};
+use super::act::{self, params};
 use super::gather::Scene;
 use super::memory::Memory;
 use super::{Context, Error, ask};
@@ -139,7 +139,7 @@ async fn write_status(
             memory.written_at = Some(now);
             Ok(true)
         }
-        Err(err) => Err(Error::write(what(scene), err)),
+        Err(err) => Err(act::conflict_or_failure(context, scene, memory, err).await),
     }
 }
 
