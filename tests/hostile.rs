@@ -255,6 +255,7 @@ fn facts<'a>(spec: &'a CanarySpec, status: &'a CanaryStatus, record: RouteRecord
         obstacle: None,
         sight: Sight::Serves(backend("v1")),
         routes: vec![RouteFact {
+            unwritten: None,
             title: "HTTPRoute web".into(),
             state,
         }],

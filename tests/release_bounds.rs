@@ -79,6 +79,7 @@ fn facts<'a>(spec: &'a CanarySpec, status: &'a CanaryStatus) -> Facts<'a> {
 
 fn route(survey: Result<RouteRecord, Obstacle>) -> RouteFact {
     RouteFact {
+        unwritten: None,
         title: "HTTPRoute web".into(),
         state: RouteState::Found {
             uid: "1".into(),

@@ -188,8 +188,29 @@ async fn put_finalizer(
         }
         // It is gone: there is nothing left to hold.
         Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
-        Err(err) => Err(Error::write(what(scene), err)),
+        Err(err) => Err(conflict_or_failure(context, scene, memory, err).await),
     }
+}
+
+/// What a write of the Canary has come to. After a conflict it is read as it stands now: the watch may tell of
+/// the change that was in the way much later, and until then every write would meet it again.
+pub async fn conflict_or_failure(
+    context: &Context,
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    error: kube::Error,
+) -> Error {
+    let error = Error::write(what(scene), error);
+    if let Error::Conflict { .. } = error {
+        let api: Api<Canary> = Api::namespaced(context.client.clone(), &scene.namespace);
+        let same = |fresh: &Canary| fresh.uid() == scene.canary.uid();
+        if let Ok(Some(fresh)) = api.get_opt(&scene.name).await
+            && same(&fresh)
+        {
+            memory.written = Some(Arc::new(fresh));
+        }
+    }
+    error
 }
 
 async fn forget(context: &Context, scene: &Scene<'_>, command: &Command) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// The Canary as our last write of it came back.
+    /// The Canary as our last write of it came back, or as it was read after a conflict.
     pub written: Option<Arc<Canary>>,
     /// When its status was last written.
     pub written_at: Option<Time>,

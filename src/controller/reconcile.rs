@@ -1,6 +1,6 @@
 //! One look at one Canary: gather, decide, write the status, act, report.
 
-use super::act::{self, params, spread, what};
+use super::act::{self, params, spread};
 use super::gather::Scene;
 use super::lease::{NotLeading, Term};
 use super::memory::Memory;
@@ -191,7 +191,7 @@ async fn write_status(
         }
         // Deleted meanwhile: there is nobody left to tell, and the watch says so next.
         Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(false),
-        Err(err) => Err(Error::write(what(scene), err)),
+        Err(err) => Err(act::conflict_or_failure(context, scene, memory, err).await),
     }
 }
 

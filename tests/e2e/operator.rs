@@ -52,7 +52,7 @@ impl Operator {
         let operator = Self {
             // The same after each start, so that it finds the lease its own.
             identity: "serin".into(),
-            lease: "15s".into(),
+            lease: "12s".into(),
             kubeconfig: world.kubeconfig_for("serin-system", "serin").await?,
             log: world.dir().join("serin.log"),
             prometheus: world.prometheus_url(),

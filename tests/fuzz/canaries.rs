@@ -216,6 +216,7 @@ fn route(rng: &mut Rng, status: &CanaryStatus) -> RouteFact {
         },
     };
     RouteFact {
+        unwritten: rng.chance(10).then(|| mutate::word(rng)),
         title: format!("HTTPRoute {}", mutate::word(rng)),
         state,
     }

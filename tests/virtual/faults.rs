@@ -1,6 +1,6 @@
 //! Every call of every scenario goes wrong in every way, and the end is the same.
 //!
-//! A run lets every fifth call fail in one way, from each of the first five on, so that five runs cover
+//! A run lets every fourth call fail in one way, from each of the first four on, so that four runs cover
 //! every call. `SERIN_FAULTS=each` lets one call alone fail in a run instead.
 
 use crate::scenario::{End, Scenario, in_virtual_time, undisturbed};
@@ -19,7 +19,7 @@ const FAULTS: [Fault; 8] = [
     Fault::Refused,
 ];
 
-const APART: u64 = 5;
+const APART: u64 = 4;
 
 fn faulted(
     scenario: Scenario,

@@ -1,11 +1,14 @@
 //! The virtual world: the very controller that runs in production, between an API server in memory, a
 //! model of a data plane and a model of Prometheus, under a paused clock. See `docs/testing.md`.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 mod chance;
 mod checker;
 mod dice;
 mod faults;
+mod healthy;
 mod histories;
 mod kills;
 mod people;

@@ -69,3 +69,31 @@ async fn another_plan_is_no_short_cut() {
     assert_eq!(world.phase(), "Promoted");
     world.assert_right();
 }
+
+/// A value of one's own: held while there is none, taken back when it is beyond its limit.
+#[tokio::test(start_paused = true)]
+async fn a_metric_of_ones_own() {
+    let query = "max(queue_depth)";
+    let setup = Setup {
+        analysis: json!({"metrics": [{"name": "queue", "query": query, "max": "100"}], "interval": "2s"}),
+        ..Setup::default()
+    };
+    let mut world = World::new(setup).await;
+    world.release("v2");
+    world.run(60.0).await;
+    assert_eq!(
+        world.status()["weight"],
+        10,
+        "{}",
+        world.status()["message"]
+    );
+    world.prometheus.gauge(query, 20.0);
+    world
+        .until(60.0, |world| world.status()["weight"] == 50)
+        .await
+        .unwrap();
+    world.prometheus.gauge(query, 120.0);
+    world.until(60.0, World::at_rest).await.unwrap();
+    assert_eq!(world.phase(), "RolledBack", "{}", world.status()["message"]);
+    world.assert_right();
+}

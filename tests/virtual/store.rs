@@ -77,7 +77,6 @@ pub struct Change {
 /// A write, as the one who looks on sees it.
 pub struct Write<'a> {
     pub plural: &'static str,
-    pub namespace: &'a str,
     pub name: &'a str,
     pub writer: Writer,
     pub before: Option<&'a Value>,
@@ -156,10 +155,9 @@ impl Store {
             .get(&(plural, namespace.to_owned(), name.to_owned()))
     }
 
-    pub fn list(&self, plural: &str, namespace: Option<&str>) -> Vec<&Value> {
-        self.objects
-            .iter()
-            .filter(|((p, ns, _), _)| *p == plural && namespace.is_none_or(|n| n == ns))
+    pub fn list(&self, plural: &'static str, namespace: Option<&str>) -> Vec<&Value> {
+        of_kind(&self.objects, plural)
+            .filter(|(ns, _)| namespace.is_none_or(|n| n == *ns))
             .map(|(_, object)| object)
             .collect()
     }
@@ -306,7 +304,6 @@ impl Store {
         if let Some(mut observer) = self.observer.take() {
             observer(&Write {
                 plural,
-                namespace,
                 name,
                 writer,
                 before: before.as_ref(),
@@ -343,6 +340,17 @@ impl Store {
         }
         object
     }
+}
+
+/// All objects of a kind, each with its namespace.
+pub fn of_kind<'a>(
+    objects: &'a Objects,
+    plural: &'static str,
+) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    objects
+        .range((plural, String::new(), String::new())..)
+        .take_while(move |((p, ..), _)| *p == plural)
+        .map(|((_, namespace, _), object)| (namespace.as_str(), object))
 }
 
 pub fn not_found(plural: &str, name: &str) -> Refusal {

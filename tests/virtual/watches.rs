@@ -104,6 +104,29 @@ fn late_and_twice_and_cut() {
     );
 }
 
+/// A cache that is behind while someone writes the object again and again: no write waits for a moment of quiet.
+#[tokio::test(start_paused = true)]
+async fn edits_that_never_stop() {
+    let mut world = World::new(Setup::default()).await;
+    world.release("v2");
+    world
+        .until(60.0, |world| world.status()["weight"] == 10)
+        .await
+        .unwrap();
+    late(&world, Duration::from_secs(10));
+    world.every_two_seconds(|world| {
+        let now = world.seconds();
+        world.edit("canaries", "shop", |canary| {
+            canary["metadata"]["labels"]["edited"] = serde_json::json!(format!("{now}"));
+        });
+    });
+    world.run(4.0).await;
+    world.say("abort", "v2", "");
+    world.run(12.0).await;
+    assert_eq!(world.serves("shop"), [("v1".to_owned(), 3)]);
+    world.assert_right();
+}
+
 /// The clock jumps in the middle of a release, and what fails is found all the same.
 async fn harm_is_found_after_a_jump(by: TimeDelta) {
     let mut world = World::new(Setup::default()).await;

@@ -26,6 +26,9 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// From the death of one process of the operator to the next one's beginning.
 const REPLACED: Duration = Duration::from_millis(700);
 
+/// Something that is done to a world.
+type Deed = Box<dyn Fn(&World) + Send>;
+
 pub struct World {
     pub api: Api,
     pub line: Line,
@@ -38,7 +41,7 @@ pub struct World {
     process: Arc<Mutex<Option<Process>>>,
     operator: JoinHandle<()>,
     begun: Instant,
-    now_and_then: Option<Box<dyn Fn(&World) + Send>>,
+    now_and_then: Option<Deed>,
     ticks: u64,
 }
 

@@ -18,8 +18,6 @@ use tokio::time::Instant;
 /// What is known of one Canary's present release.
 #[derive(Debug, Default)]
 pub struct Track {
-    /// The release's beginning, which tells it from others.
-    began: String,
     /// The routes' specs as they were before it.
     found: BTreeMap<String, Value>,
     /// Routes that someone else has changed since.

@@ -166,7 +166,6 @@ impl Checker {
         let track = self.tracks.entry(name.to_owned()).or_default();
         let said = std::mem::take(&mut track.said);
         *track = Track {
-            began: text(release, "startedAt").to_owned(),
             said,
             ..Track::default()
         };

@@ -2,8 +2,7 @@
 
 use super::traffic::{Want, shares, step, untouchable, want};
 use super::{Checker, candidate_of, routes_of, stable_of, under_way};
-use crate::NAMESPACE;
-use crate::store::{Objects, Write, Writer, finalizers};
+use crate::store::{Objects, Write, Writer, finalizers, of_kind};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -157,8 +156,5 @@ impl Checker {
 }
 
 pub fn canaries(objects: &Objects) -> impl Iterator<Item = &Value> {
-    let all = objects
-        .iter()
-        .filter(|((plural, namespace, _), _)| *plural == "canaries" && namespace == NAMESPACE);
-    all.map(|(_, canary)| canary)
+    of_kind(objects, "canaries").map(|(_, canary)| canary)
 }
