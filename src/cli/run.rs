@@ -27,8 +27,8 @@ pub struct RunArgs {
     #[arg(long, default_value = "5s", value_parser = span, value_name = "DURATION")]
     query_timeout: TimeDelta,
 
-    /// A host that alerts may be sent to, with a port or without: `hooks.example.com`, `alerts.infra:8080`.
-    /// May be given several times; nothing else is called.
+    /// An exception from the rules for URLs that tenants write, which forbid loopback, link-local and metadata
+    /// addresses and the API server: a host with a port or without, an address, or a range. May be given several times.
     #[arg(
         long,
         env = "SERIN_ALLOW_EGRESS",
@@ -36,6 +36,10 @@ pub struct RunArgs {
         value_name = "HOST[:PORT]"
     )]
     allow_egress: Vec<Allowed>,
+
+    /// Call nothing for a tenant but what --allow-egress names.
+    #[arg(long, env = "SERIN_ONLY_ALLOWED_EGRESS")]
+    only_allowed_egress: bool,
 
     /// How long a data plane may take from accepting a route to splitting as told; by default what is known of it.
     #[arg(long, value_parser = span, value_name = "DURATION")]
@@ -129,7 +133,11 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         .map(|url| Prometheus::new(url, timeout))
         .transpose()
         .context("--prometheus-url")?;
-    let egress = Egress::only_listed(args.allow_egress);
+    let egress = if args.only_allowed_egress {
+        Egress::only_listed(args.allow_egress)
+    } else {
+        Egress::open(args.allow_egress)
+    };
     let config = kube::Config::infer()
         .await
         .context("cannot find out how to reach the API server")?;

@@ -126,7 +126,7 @@ pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
     let watching = client(&config)?;
     config.read_timeout = Some(Duration::from_secs(10));
     let client = client(&config)?;
-    let egress = settings.egress.with_api_servers(host);
+    let egress = settings.egress.with_api_servers(api_servers(host).await);
     let caller =
         Caller::new(egress, Limits::default()).context("cannot make a client for alerts")?;
     let health = Health::default();
@@ -161,6 +161,20 @@ pub async fn run(mut config: Config, settings: Settings) -> anyhow::Result<()> {
     server.abort();
     info!("stopped");
     Ok(())
+}
+
+/// The API server by every name and address that is known of it, for the rules of whom tenants may have called.
+async fn api_servers(host: Option<String>) -> Vec<String> {
+    let service = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+    let names: Vec<String> = host.into_iter().chain(service).collect();
+    let mut all = names.clone();
+    for name in names {
+        // One that cannot be looked up now is still refused by its name.
+        if let Ok(found) = tokio::net::lookup_host((name.as_str(), 443)).await {
+            all.extend(found.map(|address| address.ip().to_string()));
+        }
+    }
+    all
 }
 
 fn client(config: &Config) -> anyhow::Result<Client> {
