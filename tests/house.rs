@@ -114,3 +114,22 @@ fn lower_rooms_know_nothing_of_higher_ones() {
         wrong.join("\n")
     );
 }
+
+/// A test program with a `main` of its own that Cargo builds with its usual harness runs nothing, and passes.
+#[test]
+fn tests_with_a_main_of_their_own_are_run_by_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let mut seen = 0;
+    for entry in fs::read_dir(root.join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        let main = fs::read_to_string(path.join("main.rs")).unwrap_or_default();
+        if main.contains("\nfn main()") {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let entry = format!("[[test]]\nname = \"{name}\"\nharness = false\n");
+            assert!(manifest.contains(&entry), "Cargo.toml lacks {entry}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "there is no such test");
+}
