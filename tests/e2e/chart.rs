@@ -222,7 +222,7 @@ const EVERYWHERE: [(&str, &[&str]); 12] = [
     ),
     ("/services", &["list", "watch"]),
     ("discovery.k8s.io/endpointslices", &["list", "watch"]),
-    ("events.k8s.io/events", &["create", "patch"]),
+    ("events.k8s.io/events", &["create"]),
     // What every identity of a cluster has: questions about itself.
     ("authorization.k8s.io/selfsubjectaccessreviews", &["create"]),
     ("authorization.k8s.io/selfsubjectrulesreviews", &["create"]),

@@ -17,10 +17,16 @@ use testbed::Component;
 pub fn tests() -> Vec<(&'static str, Run)> {
     tests![
         failover_after_kill_at_each_step,
+        failover_on_leaving_is_at_once,
+    ]
+}
+
+/// Minutes of waiting for leases and for a control plane to come back.
+pub fn long() -> Vec<(&'static str, Run)> {
+    tests![
         failover_after_stop_and_continue_at_each_step,
         failover_after_a_cut_line_at_each_step,
         failover_at_the_default_lease,
-        failover_on_leaving_is_at_once,
         failover_with_an_api_server_that_restarts,
         failover_with_an_etcd_that_restarts,
         failover_with_an_api_server_frozen_for_30s,

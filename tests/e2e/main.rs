@@ -1,6 +1,8 @@
 //! Whole releases on a real control plane: a real API server, a real Gateway data plane, a real
 //! Prometheus, real HTTP traffic, and the real operator with the rights that it is shipped with.
 //!
+//! Those that take minutes are ignored unless they are asked for: `cargo test --test e2e -- --ignored`.
+//!
 //! One world serves all tests. Those that disturb it (kill the operator, stop Prometheus) run after
 //! the others, one at a time.
 
@@ -72,13 +74,13 @@ fn main() {
         killed::tests(),
         chart::disturbing(),
         many::tests(),
-        poisoned::tests(),
         secrets::tests(),
         failover::tests(),
     ]
     .concat();
+    let long = [poisoned::tests(), failover::long()].concat();
     if arguments.list {
-        let all = [peaceful, disturbing].concat();
+        let all = [peaceful, disturbing, long].concat();
         let trials = all
             .into_iter()
             .map(|(name, _)| Trial::test(name, || Ok(())))
@@ -93,10 +95,10 @@ fn main() {
         Some(filter) => name.contains(filter.as_str()),
         None => true,
     };
-    if ![&peaceful, &disturbing]
-        .iter()
-        .any(|tests| tests.iter().any(|(name, _)| wanted(name)))
-    {
+    let asked = |tests: &[(&str, Run)]| tests.iter().any(|(name, _)| wanted(name));
+    let usual = !arguments.ignored && (asked(&peaceful) || asked(&disturbing));
+    let unusual = (arguments.ignored || arguments.include_ignored) && asked(&long);
+    if !(usual || unusual) {
         libtest_mimic::run(&arguments, Vec::new()).exit();
     }
     let stage = match runtime.block_on(set_up()) {
@@ -107,19 +109,22 @@ fn main() {
         }
     };
     let handle = runtime.handle().clone();
-    let trials = |tests: Vec<(&'static str, Run)>| {
+    let trials = |tests: Vec<(&'static str, Run)>, ignored: bool| {
         let trial = |(name, run): (&'static str, Run)| {
             let (stage, handle) = (stage.clone(), handle.clone());
             Trial::test(name, move || {
                 let result = handle.block_on(run(stage));
                 result.map_err(|err| Failed::from(format!("{err:#}")))
             })
+            .with_ignored_flag(ignored)
         };
         tests.into_iter().map(trial).collect::<Vec<_>>()
     };
-    let first = libtest_mimic::run(&arguments, trials(peaceful));
+    let first = libtest_mimic::run(&arguments, trials(peaceful, false));
     arguments.test_threads = Some(1);
-    let second = libtest_mimic::run(&arguments, trials(disturbing));
+    let mut disturbing = trials(disturbing, false);
+    disturbing.extend(trials(long, true));
+    let second = libtest_mimic::run(&arguments, disturbing);
     let failed = first.has_failed() || second.has_failed();
     if failed {
         stage.world.keep();
