@@ -1,9 +1,8 @@
 //! The task that delivers alerts, beside the releases and never in their way.
 
-use super::call::{CallError, Caller, Limits, Wire};
+use super::call::{CallError, Wire};
 use super::desk::{Desk, Failure, Job, Posted, Tally, Trouble, Upshot};
-use super::directory::{Cluster, Directory};
-use super::guard::Egress;
+use super::directory::Directory;
 use super::letter::{LetterError, letter};
 use super::payload::Origin;
 use super::retry::Pace;
@@ -36,25 +35,6 @@ impl fmt::Debug for Courier {
 }
 
 impl Courier {
-    /// With the cluster's AlertProviders and Secrets, over HTTP as the platform's rules allow.
-    ///
-    /// # Errors
-    /// When the system's trusted certificates cannot be loaded.
-    pub fn in_cluster(
-        client: kube::Client,
-        egress: Egress,
-        news: impl Fn(&Origin) + Send + 'static,
-    ) -> Result<(Self, JoinHandle<()>), reqwest::Error> {
-        let caller = Caller::new(egress, Limits::default())?;
-        let directory = Arc::new(Cluster::new(client));
-        Ok(Self::start(
-            directory,
-            Arc::new(caller),
-            Pace::default(),
-            news,
-        ))
-    }
-
     /// Starts the task. Abort it to stop: at worst, what is in flight is delivered again by the next one.
     ///
     /// `news` is called when [`Self::delivered`], [`Self::abandoned`] or [`Self::trouble`] has

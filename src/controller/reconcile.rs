@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::{Context, Error, ask};
 use crate::alerts::{Origin, Posted};
 use crate::api::{Canary, CanaryStatus, Time};
-use crate::release::{Decision, Note, decide, under_way};
+use crate::release::{Decision, Effect, Note, decide, under_way};
 use crate::telemetry::Outcome;
 use chrono::TimeDelta;
 use kube::api::{Api, PostParams};
@@ -113,6 +113,10 @@ async fn look(
     let outbox = &standing.unwrap_or(status).outbox;
     let posted = context.courier.post(&origin, outbox);
     acted?;
+    if facts.deleting && decision.effects.contains(&Effect::LetGo) {
+        // There is no status to strike its alerts out of any more.
+        context.courier.forget(uid);
+    }
     // A full desk takes the rest when there is room; the outbox holds it until then.
     let later = (posted == Posted::Later).then(|| now + LAZILY);
     if !status.release.as_ref().is_some_and(under_way) {
