@@ -215,3 +215,29 @@ proptest! {
         let _ = answer::parse(&body);
     }
 }
+
+/// The parser takes any number for a duration where one may stand, and panics at one that no duration can be.
+#[test]
+fn numbers_that_no_duration_can_be_are_refused() {
+    for query in [
+        "max_over_time(up[1e30])",
+        "sum(up offset 1e300)",
+        "up offset 99999999999999999999999",
+        "up offset 0xffffffffffffffffffff",
+        "max_over_time(up[Inf])",
+        "max_over_time(up[NaN:1m])",
+        "max_over_time(up[5m:1e40])",
+        "up offset -Inf",
+        "up offset (1e40)",
+    ] {
+        assert!(serin::metrics::check(query).is_err(), "{query} was taken");
+    }
+    for query in [
+        "sum(up) > bool 1e9",
+        "sum(up{job=\"1e300\"}) or vector(0) # 1e300",
+        "vector(Inf)",
+        "max_over_time(up[5m:1m] offset 1h)",
+    ] {
+        assert_eq!(serin::metrics::check(query), Ok(()), "{query}");
+    }
+}

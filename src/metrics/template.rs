@@ -112,12 +112,71 @@ pub fn check(template: &str) -> Result<(), TemplateError> {
             _ => "a".repeat(len),
         })
     })?;
+    tame(template, &query)?;
     let expr = parser::parse(&query).map_err(|why| fault(template, &query, why))?;
     match expr.value_type() {
         ValueType::Scalar | ValueType::Vector => Ok(()),
         ValueType::Matrix => Err(TemplateError::Type("range vector")),
         ValueType::String => Err(TemplateError::Type("string")),
     }
+}
+
+/// The largest number that a query may write: the parser takes any for a duration in seconds where one
+/// may stand, and panics where that is more than a duration can be, or no number at all.
+const LARGEST_NUMBER: f64 = 1e15;
+
+/// Refuses numbers that the parser cannot survive. Strings and comments may hold anything.
+fn tame(template: &str, query: &str) -> Result<(), TemplateError> {
+    let mut chars = query.char_indices().peekable();
+    // Whether a duration may come next: after `[`, `:` or `offset`, whatever sign or bracket is in between.
+    let mut timed = false;
+    while let Some((start, c)) = chars.next() {
+        match c {
+            '"' | '\'' | '`' => {
+                while let Some((_, inner)) = chars.next().filter(|(_, inner)| *inner != c) {
+                    if inner == '\\' && c != '`' {
+                        chars.next();
+                    }
+                }
+                timed = false;
+            }
+            '#' => while chars.next_if(|(_, inner)| *inner != '\n').is_some() {},
+            '[' | ':' => timed = true,
+            _ if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') => {
+                let mut word = String::from(c);
+                let mut last = c;
+                while let Some((_, next)) = chars.next_if(|(_, next)| {
+                    let exponent = c.is_ascii_digit() || c == '.';
+                    next.is_ascii_alphanumeric()
+                        || matches!(next, '.' | '_')
+                        || (exponent && matches!(next, '+' | '-') && matches!(last, 'e' | 'E'))
+                }) {
+                    word.push(next);
+                    last = next;
+                }
+                let plain = word.replace('_', "").to_ascii_lowercase();
+                let number = match plain.strip_prefix("0x") {
+                    Some(hex) => u64::from_str_radix(hex, 16).map(|n| n as f64).ok(),
+                    None if c.is_ascii_digit() || c == '.' => plain.parse().ok(),
+                    None => None,
+                };
+                let endless = timed && matches!(plain.as_str(), "inf" | "infinity" | "nan");
+                let huge_hex = plain.starts_with("0x") && plain.len() > 16;
+                if endless || huge_hex || number.is_some_and(|n: f64| n >= LARGEST_NUMBER) {
+                    let why =
+                        format!("{word} cannot stand here; numbers go up to {LARGEST_NUMBER:e}");
+                    return Err(TemplateError::Syntax {
+                        at: Position::of(template, start),
+                        why: why.chars().take(200).collect(),
+                    });
+                }
+                timed = plain == "offset";
+            }
+            _ if c.is_whitespace() || matches!(c, '+' | '-' | '(') => {}
+            _ => timed = false,
+        }
+    }
+    Ok(())
 }
 
 /// Replaces each placeholder by what `value` says of its name and its length in bytes.
