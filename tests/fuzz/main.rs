@@ -5,7 +5,8 @@
 //!
 //! ```console
 //! $ cargo test --test fuzz                                   # about a second for each target
-//! $ SERIN_FUZZ_SECONDS=60 cargo test --test fuzz             # as .ci/run does, each time from another seed
+//! $ SERIN_FUZZ_SECONDS=60 cargo test --test fuzz             # a minute for each, each time from another seed
+//! $ SERIN_FUZZ_FROM=1 SERIN_FUZZ_SECONDS=60 cargo test ...   # from this one, as .ci/run does
 //! $ SERIN_FUZZ_SECONDS=600 cargo test --test fuzz            # ten minutes for each
 //! $ SERIN_SEED=0x1f00c0de cargo test --test fuzz routes      # one case again
 //! ```

@@ -77,9 +77,9 @@ pub fn fuzz(target: &str, mut case: impl FnMut(&mut Rng)) {
     }
     // An everyday run is the same each time, so that it never fails for a change that is not to blame.
     let asked = variable("SERIN_FUZZ_SECONDS");
-    let base = asked.map_or(0x5e_11_11, |_| {
+    let base = variable("SERIN_FUZZ_FROM").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        now.unwrap().as_nanos() as u64
+        asked.map_or(0x5e_11_11, |_| now.unwrap().as_nanos() as u64)
     });
     let end = Duration::from_millis(asked.map_or(1_000, |seconds| seconds * 1_000));
     let mut seeds = Rng::new(base);
