@@ -12,7 +12,8 @@ use crate::api::{
 /// The name of the check in status and messages.
 pub const ERROR_RATE: &str = "errorRate";
 
-/// How many times stable's rate is acceptable where nothing is said.
+/// How many times stable's rate is acceptable where nothing is said. Ratios nearer to 1 convict healthy
+/// versions whose errors come in clumps.
 pub const DEFAULT_MAX_RATIO: f64 = 1.25;
 
 /// Requests from which on the share that was seen is believed.

@@ -143,7 +143,8 @@ fn trim_release(release: &mut Release) {
     reason.iter_mut().for_each(|text| clip(text, TEXT));
     let known = |check: &CheckStatus| {
         let metrics = &plan.analysis.metrics;
-        check.name == super::checks::ERROR_RATE || metrics.iter().any(|m| m.name == check.name)
+        check.name == crate::analysis::error_rate::ERROR_RATE
+            || metrics.iter().any(|m| m.name == check.name)
     };
     checks.retain(known);
     let mut names = BTreeSet::new();

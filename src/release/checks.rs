@@ -4,6 +4,7 @@ use super::bounds::POINTS;
 use super::decide::{Turn, under_way};
 use super::facts::Answer;
 use super::plan::{ErrorCheck, MetricCheck, Plan, PlannedStep};
+use crate::analysis::error_rate::ERROR_RATE;
 use crate::analysis::{self, Gap, Measured, MetricLimits, Reading, Window};
 use crate::api::{
     ArmCounts, CanarySpec, CanaryStatus, CheckStatus, OnInconclusive, Outcome, PlanSpec, Point,
@@ -24,9 +25,6 @@ pub enum Question {
         query: String,
     },
 }
-
-/// The name of the error rate's check in status.
-pub(super) const ERROR_RATE: &str = "errorRate";
 
 /// What is to be asked before the next decision.
 #[must_use]

@@ -1,6 +1,7 @@
 //! A plan: the steps and limits of a release, parsed and folded.
 
 use crate::analysis::ErrorLimits;
+use crate::analysis::error_rate::DEFAULT_MAX_RATIO;
 use crate::api::{
     Analysis, CanarySpec, ErrorRate, HeaderRule, Metric, OnDeadline, OnInconclusive, PlanSpec,
     QuantityError, Span, Step, VsStable, Wanted,
@@ -203,10 +204,6 @@ fn error_check(check: &ErrorRate) -> Result<ErrorCheck, PlanError> {
         on_error: *on_error,
     })
 }
-
-/// A canary whose error rate is up to a quarter above stable's is taken for no worse:
-/// ratios nearer to 1 convict healthy versions whose errors come in clumps.
-const DEFAULT_MAX_RATIO: f64 = 1.25;
 
 fn metric_check(metric: &Metric) -> Result<MetricCheck, PlanError> {
     let Metric {
